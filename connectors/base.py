@@ -1,0 +1,39 @@
+"""A connector is a resampler, then a projector: features in, perceptual tokens out.
+
+Symbols: V views, N → M tokens of a view, D_enc → D_c → D_llm widths, B media.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from mmbridge.encoders.base import EncoderFacts, Features, Grid
+
+
+@dataclass(frozen=True, slots=True)
+class PerceptualTokens:
+    """What the LLM reads in place of media: ``values`` (B, M, D_llm) and ``mask`` (B, M), true where real."""
+
+    values: Tensor
+    mask: Tensor
+
+
+class Resampler(Protocol):
+    """N×D_enc → M×D_c, with masks and grids kept true."""
+
+    def __call__(self, features: Features) -> Features: ...
+
+    def facts(self, facts: EncoderFacts) -> EncoderFacts:
+        """What comes out of it for an encoder of these facts (width D_c, grid, prefix)."""
+        ...
+
+    def grid(self, grid: Grid) -> Grid:
+        """The grid one view of this grid becomes."""
+        ...
+
+
+class Projector(Protocol):
+    """D_c → D_llm on the last dimension."""
+
+    def __call__(self, values: Tensor) -> Tensor: ...

@@ -1,0 +1,148 @@
+"""The connectors there are: a resampler and a projector of these unions. They are the list."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mmbridge.config import Config
+from mmbridge.data.sample import MediumKind
+
+if TYPE_CHECKING:
+    from mmbridge.connectors.base import Projector, Resampler
+    from mmbridge.connectors.connector import Connector
+    from mmbridge.encoders.base import EncoderFacts
+
+Count = Annotated[int, Field(ge=1)]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+
+
+class IdentityConfig(Config):
+    """Every token of the encoder becomes a perceptual token."""
+
+    kind: Literal["identity"] = "identity"
+
+    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+        from mmbridge.connectors.identity import Identity
+
+        return Identity()
+
+
+class AveragePoolConfig(Config):
+    """Means over squares of the grid."""
+
+    kind: Literal["average_pool"] = "average_pool"
+    factor: Count
+    """The square's side in tokens: ``factor``² of them become one."""
+
+    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+        from mmbridge.connectors.pool import AveragePool
+        from mmbridge.connectors.windows import divided
+
+        return AveragePool(divided(facts, (1, self.factor, self.factor), f"{key}.factor"))
+
+
+class ConcatConfig(Config):
+    """Neighbouring tokens joined on the width, along a grid's rows (along time where the grid has no rows)."""
+
+    kind: Literal["concat"] = "concat"
+    count: Count
+    """How many become one."""
+
+    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+        from mmbridge.connectors.concat import Concat
+        from mmbridge.connectors.windows import divided
+
+        has_rows = facts.grid.height * facts.grid.width > 1
+        window = (1, 1, self.count) if has_rows else (self.count, 1, 1)
+        return Concat(divided(facts, window, f"{key}.count"))
+
+
+class PixelShuffleConfig(Config):
+    """Squares of the grid joined on the width."""
+
+    kind: Literal["pixel_shuffle"] = "pixel_shuffle"
+    factor: Count
+    """The square's side in tokens: ``factor``² of them become one."""
+
+    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+        from mmbridge.connectors.concat import PixelShuffle
+        from mmbridge.connectors.windows import divided
+
+        return PixelShuffle(divided(facts, (1, self.factor, self.factor), f"{key}.factor"), key)
+
+
+class LinearConfig(Config):
+    """One linear map."""
+
+    kind: Literal["linear"] = "linear"
+    bias: bool = True
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the map's output, while it trains."""
+
+    def build(self, width_in: int, width_out: int) -> "Projector":
+        from mmbridge.connectors.linear import Linear
+
+        return Linear(width_in, width_out, bias=self.bias, dropout=self.dropout)
+
+
+class MLPConfig(Config):
+    """Linear maps with an activation between each and the next."""
+
+    kind: Literal["mlp"] = "mlp"
+    depth: Count = 2
+    """How many linear maps."""
+    hidden: Count | None = None
+    """Width between the maps; the LLM's own when left out."""
+    activation: Activation = "gelu"
+    bias: bool = True
+
+    def build(self, width_in: int, width_out: int) -> "Projector":
+        from mmbridge.connectors.mlp import MLP
+
+        widths = (width_in, *[self.hidden or width_out] * (self.depth - 1), width_out)
+        return MLP(widths, activation=self.activation, bias=self.bias)
+
+    @model_validator(mode="after")
+    def _hidden_is_used(self) -> Self:
+        if self.depth == 1 and self.hidden is not None:
+            raise ValueError("hidden: one linear map has no hidden width; leave it out or raise depth")
+        return self
+
+
+ResamplerConfig = Annotated[
+    IdentityConfig | AveragePoolConfig | ConcatConfig | PixelShuffleConfig, Field(discriminator="kind")
+]
+ProjectorConfig = Annotated[LinearConfig | MLPConfig, Field(discriminator="kind")]
+
+
+class ConnectorConfig(Config):
+    """A resampler, then a projector, then what is put around the tokens of each medium."""
+
+    medium: MediumKind = "image"
+    """The medium whose placeholders this connector fills."""
+    encoders: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of encoders; the features of several, whose grids must agree, are joined on the width in this order."""
+    resampler: ResamplerConfig = IdentityConfig()
+    projector: ProjectorConfig
+    position: Literal["none", "learned"] = "none"
+    """Whether a learned vector for its place in the view is added to every perceptual token."""
+    newline: bool = False
+    """Whether a learned token ends each row of a tiled image, and an untiled image once, as in LLaVA-NeXT."""
+    end_token: bool = False
+    """Whether a learned token ends each medium."""
+
+    def build(self, facts: "Sequence[EncoderFacts]", width: int, key: str = "connector") -> "Connector":
+        """The connector for encoders of these facts and an LLM whose input embeddings have this width.
+
+        Args:
+            facts: one per name in ``encoders``, in that order.
+            width: D_llm.
+            key: where this section stands in its recipe, for errors.
+
+        Raises:
+            RecipeError: the encoders' grids differ, or the resampler cannot divide them.
+        """
+        from mmbridge.connectors.connector import Connector
+
+        return Connector(self, facts, width, key)

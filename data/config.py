@@ -1,0 +1,118 @@
+"""The data section of a stage: what it reads, in which shares, and what happens to samples that cannot be used."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from mmbridge.config import Config
+from mmbridge.data.record import CAPTION_PROMPTS, Task
+
+if TYPE_CHECKING:
+    from mmbridge.data.mixture import Mixture
+    from mmbridge.data.sources import Source
+
+Format = Literal["webdataset", "folder", "llava", "chat"]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Turns = Annotated[int, Field(ge=1)]
+
+
+class FilesConfig(Config):
+    """Samples from files: WebDataset shards, a ``metadata.jsonl`` folder, LLaVA JSON, or chat JSON lines."""
+
+    kind: Literal["files"] = "files"
+    path: str
+    """A file, a folder, or a brace pattern of shards such as ``train-{000..009}.tar``."""
+    format: Format | None = None
+    """Told by looking when left out."""
+    media_root: str | None = None
+    """The folder media paths start from and may not leave; the data file's own when left out, ``/`` for anywhere."""
+    task: Task = "all"
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)] = CAPTION_PROMPTS
+    """What captions are asked for with; each record keeps one of them."""
+    turns: Turns = 1
+    """How many questions about one medium share a conversation."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Only so many samples, the first ones."""
+    weight: Weight = 1.0
+    """This source's share of the mix, relative to the others'."""
+
+    def build(self) -> "Source":
+        from mmbridge.data.formats import open_source
+
+        return open_source(
+            self.path,
+            self.format,
+            self.media_root,
+            task=self.task,
+            prompts=self.prompts,
+            turns=self.turns,
+            limit=self.limit,
+        )
+
+
+class WorldConfig(Config):
+    """Scenes of the embedded world, rendered as they are asked for."""
+
+    kind: Literal["world"] = "world"
+    split: Literal["train", "validation", "test", "combinations"] = "train"
+    count: Annotated[int, Field(ge=1)]
+    """How many scenes."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    task: Literal["caption", "vqa", "pope", "all"] = "all"
+    turns: Turns = 1
+    """How many questions about one scene share a conversation."""
+    weight: Weight = 1.0
+    """This source's share of the mix, relative to the others'."""
+
+    def build(self) -> "Source":
+        from mmbridge.data.world.source import WorldSource
+
+        return WorldSource(self.split, self.count, self.seed, self.task, turns=self.turns)
+
+
+class DigitsConfig(Config):
+    """The UCI handwritten digits, to be read out and asked about; needs the extra ``digits``."""
+
+    kind: Literal["digits"] = "digits"
+    split: Literal["train", "test"] = "train"
+    task: Literal["caption", "vqa", "all"] = "all"
+    turns: Turns = 1
+    """How many questions about one digit share a conversation."""
+    weight: Weight = 1.0
+    """This source's share of the mix, relative to the others'."""
+
+    def build(self) -> "Source":
+        from mmbridge.data.digits import digits
+
+        return digits(self.split, self.task, turns=self.turns)
+
+
+MixConfig = Annotated[FilesConfig | WorldConfig | DigitsConfig, Field(discriminator="kind")]
+
+
+class SkipConfig(Config):
+    """Leaves samples that cannot be used out, counted, up to a fraction of those drawn."""
+
+    skip_up_to: Annotated[float, Field(ge=0, lt=1)]
+    """The run stops when more than this fraction of all the samples it will draw has been left out."""
+
+
+class DataConfig(Config):
+    """What a stage reads."""
+
+    mix: Annotated[tuple[MixConfig, ...], Field(min_length=1)]
+    """Sources and their shares."""
+    on_bad_sample: Literal["raise"] | SkipConfig = "raise"
+    """A sample that cannot be used (damaged media, too long, nothing to learn from) stops the run, or is left out."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read, decode and tokenise ahead of training; 0 does it in the training process."""
+
+    def build(self, seed: int) -> "Mixture":
+        """The sources, opened, in an order that depends on ``seed``.
+
+        Raises:
+            DataError: a source that cannot be read or holds nothing for its task.
+        """
+        from mmbridge.data.mixture import Mixture
+
+        return Mixture([item.build() for item in self.mix], [item.weight for item in self.mix], seed)

@@ -1,0 +1,131 @@
+"""Random access to the rows of a JSON file, be it one array or an object a line.
+
+Only where each row stands is kept in memory, so that workers share nothing large.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmbridge.errors import DataError
+
+Row = dict[str, Any]
+Place = tuple[int, int, int]
+"""Where a row stands: first byte, first byte behind it, line."""
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class JsonRows:
+    """The rows of a ``.json`` (an array) or ``.jsonl`` file, in order. The whole file is read once, when it is opened.
+
+    Args:
+        check: called with each row and its file and line; what it raises is not caught.
+
+    Raises:
+        DataError: with file and line: no such file, not UTF-8, not JSON, a row that is no object, no rows at all.
+    """
+
+    def __init__(self, path: Path, check: Callable[[Row, str], None]) -> None:
+        self.path = path
+        data = _bytes(path)
+        body = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+        rows = _array(path, data, body) if data[body : body + 1000].lstrip()[:1] == b"[" else _lines(path, data, body)
+        places = []
+        for row, place in rows:
+            where = f"{path}:{place[2]}"
+            if not isinstance(row, dict):
+                raise DataError(where, f"expected an object, found {type(row).__name__}")
+            check(row, where)
+            places.append(place)
+        if not places:
+            raise DataError(path, "expected rows, found none")
+        self._places = np.array(places, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int, /) -> tuple[Row, str]:
+        """A row, and its file and line."""
+        start, stop, line = (int(number) for number in self._places[index])
+        with self.path.open("rb") as file:
+            file.seek(start)
+            row: Row = json.loads(file.read(stop - start))
+        return row, f"{self.path}:{line}"
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(path, "expected a data file, found no such file") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})") from None
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}", "expected UTF-8 text, found other bytes") from None
+    return data
+
+
+def _lines(path: Path, data: bytes, start: int) -> Iterator[tuple[object, Place]]:
+    """The values of a file of lines; empty lines are passed over."""
+    line = 0
+    while start < len(data):
+        line += 1
+        stop = data.find(b"\n", start)
+        stop = len(data) if stop < 0 else stop
+        if text := data[start:stop].strip():
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise _not_json(f"{path}:{line}", error) from None
+            yield row, (start, stop, line)
+        start = stop + 1
+
+
+def _array(path: Path, data: bytes, start: int) -> Iterator[tuple[object, Place]]:
+    """The values of one array.
+
+    The decoder counts characters. Read as Latin-1 every byte is one, so that they count bytes of the file; the values
+    are then read again, as UTF-8.
+    """
+    text, decode = data.decode("latin-1"), json.JSONDecoder().raw_decode
+    line, counted = 1, 0
+
+    def line_at(position: int) -> int:
+        nonlocal line, counted
+        line, counted = line + data.count(b"\n", counted, position), position
+        return line
+
+    def after_space(position: int) -> int:
+        match = _SPACE.match(text, position)
+        assert match is not None
+        return match.end()
+
+    position = after_space(after_space(start) + 1)
+    more = text[position : position + 1] != "]"
+    while more:
+        try:
+            _, stop = decode(text, position)
+        except (ValueError, RecursionError) as error:
+            place = error.pos if isinstance(error, json.JSONDecodeError) else position
+            raise _not_json(f"{path}:{line_at(place)}", error) from None
+        yield json.loads(data[position:stop]), (position, stop, line_at(position))
+        position = after_space(stop)
+        more = text[position : position + 1] == ","
+        if more:
+            position = after_space(position + 1)
+    if (found := text[position : position + 40].strip()) != "]":
+        problem = f"found {found!r}" if found else "found the end of the file"
+        raise DataError(f"{path}:{line_at(position)}", f"expected the array to end, {problem}")
+
+
+def _not_json(where: str, error: Exception) -> DataError:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+    return DataError(where, f"expected JSON, found an error in it ({reason})")

@@ -1,0 +1,116 @@
+"""The one place where media are opened and decoded.
+
+Sizes are checked before anything is decoded: bytes from the file's size, pixels from the image's header.
+"""
+
+import re
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import DecompressionBombError, DecompressionBombWarning
+
+from mmbridge.data.sample import Medium
+from mmbridge.errors import MediaError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Decoders that may run. Pillow knows more, among them EPS, which starts Ghostscript."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused undecoded: files of more ``bytes``, images of more ``pixels``."""
+
+    bytes: int = 64 * 2**20
+    pixels: int = 80_000_000
+
+
+LIMITS = Limits()
+
+
+def open_image(medium: Medium, limits: Limits = LIMITS) -> Image.Image:
+    """Decodes one image: RGB, upright (EXIF orientation applied), transparency over white, an animation's first frame.
+
+    Raises:
+        MediaError: missing, empty, damaged, too large or not an image; the medium's name is in ``where``.
+    """
+    if medium.kind != "image":
+        raise MediaError(medium.name, f"expected an image, found {medium.kind}")
+    image = medium.source if isinstance(medium.source, Image.Image) else _opened(medium, limits)
+    if image.width * image.height > limits.pixels:
+        raise _too_many(medium.name, image.width * image.height, limits)
+    try:
+        image.load()
+        return _rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        raise _damaged(medium.name, error) from error
+
+
+def _opened(medium: Medium, limits: Limits) -> Image.Image:
+    """An image whose header has been read and whose pixels have not."""
+    data = _read(medium, limits)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DecompressionBombWarning)
+            return Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        found = f"a file that begins with {data[:12]!r}"
+        raise MediaError(medium.name, f"expected an image ({', '.join(FORMATS)}), found {found}") from None
+    except (DecompressionBombError, DecompressionBombWarning) as error:
+        pixels = re.search(r"\d+", str(error))  # Pillow's own cap speaks first, before the size can be asked for
+        raise _too_many(medium.name, int(pixels[0]) if pixels else 0, limits) from None
+    except Exception as error:
+        raise _damaged(medium.name, error) from error
+
+
+def _read(medium: Medium, limits: Limits) -> bytes:
+    """The bytes of a file, never more than the limit."""
+    name, data = medium.name, medium.source
+    if isinstance(data, Path):
+        try:
+            with data.open("rb") as file:
+                data = file.read(limits.bytes + 1)
+        except FileNotFoundError:
+            raise MediaError(name, "expected an image, found no such file") from None
+        except IsADirectoryError:
+            raise MediaError(name, "expected an image, found a folder") from None
+        except (OSError, ValueError) as error:
+            raise MediaError(name, f"cannot be read ({error})") from None
+    assert isinstance(data, bytes)
+    if not data:
+        raise MediaError(name, "expected an image, found an empty file")
+    if len(data) > limits.bytes:
+        raise MediaError(name, f"expected at most {limits.bytes:,} bytes, found more", "scale the image down")
+    return data
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _from_deep(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits scaled to 8; Pillow's own conversion would cut them off at 255."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"values of type {values.dtype} are not pixels of 8 or 16 bits")
+    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _too_many(name: str, pixels: int, limits: Limits) -> MediaError:
+    return MediaError(name, f"expected at most {limits.pixels:,} pixels, found {pixels:,}", "scale the image down")
+
+
+def _damaged(name: str, error: Exception) -> MediaError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return MediaError(name, f"expected a whole image, found a damaged one ({reason})")

@@ -1,0 +1,58 @@
+"""What a source yields and what a user passes in: messages whose content is text and media in order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MediumKind = Literal["image", "audio", "video"]
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """One image, sound or video, not decoded yet.
+
+    ``source`` is a path, the bytes of a file, or a picture already in memory; ``name`` is what errors call it.
+    """
+
+    kind: MediumKind
+    source: "Path | bytes | Image"
+    name: str = "media in memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; ``content`` is text and media in the order they are read."""
+
+    role: Role
+    content: tuple[str | Medium, ...]
+
+    @property
+    def media(self) -> tuple[Medium, ...]:
+        return tuple(part for part in self.content if isinstance(part, Medium))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training or evaluation example.
+
+    ``truth`` holds what evaluation compares with: ``caption`` and ``references``, ``question`` and ``answers``,
+    ``facts``, ``kind`` and ``split``, whichever the data set knows.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    truth: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def media(self) -> tuple[Medium, ...]:
+        return tuple(medium for message in self.messages for medium in message.media)
+
+
+def conversation(*turns: tuple[Role, Sequence[str | Medium]]) -> tuple[Message, ...]:
+    """Messages from ``(role, parts)`` pairs."""
+    return tuple(Message(role, tuple(parts)) for role, parts in turns)

@@ -1,0 +1,116 @@
+"""A source: samples by index, none read or decoded before it is asked for."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmbridge.data.record import CAPTION_PROMPTS, PARTS, Part, Record, Task, sample
+from mmbridge.data.sample import Sample
+from mmbridge.errors import DataError
+
+Counts = NDArray[np.int64]
+"""(records, 4): captions, questions, ``pope`` questions and conversations of each record, in the order of ``PARTS``."""
+
+
+class Source(Protocol):
+    """Random access to samples. The same index is always the same sample; an index past the end is an IndexError."""
+
+    @property
+    def name(self) -> str:
+        """What errors and logs call it."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class Records(Protocol):
+    """Random access to records; a list of them will do."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
+
+
+def count(records: Records) -> Counts:
+    """Reads every record once to count what it holds."""
+    return np.array([records[i].counts() for i in range(len(records))], np.int64).reshape(-1, len(PARTS))
+
+
+class RecordSource:
+    """The samples that records make for a task, in the order of the records and of the questions in each.
+
+    Args:
+        records: read one at a time, when a sample of theirs is asked for.
+        task: ``caption`` is one sample a record, the others as many as the record has of it; ``all`` is a record's
+            conversation if it has one, else its caption and all its questions.
+        prompts: what a caption is asked for with.
+        counts: what each record holds, where that is known without reading it; else every record is read once
+            (not for ``caption``, where a record without one is an error when its sample is asked for).
+        turns: how many ``vqa`` questions about one medium share a conversation; evaluation wants 1.
+        limit: at most so many samples.
+
+    Raises:
+        DataError: no record holds anything for the task.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        task: Task,
+        prompts: Sequence[str] = CAPTION_PROMPTS,
+        name: str = "records",
+        *,
+        counts: Counts | None = None,
+        turns: int = 1,
+        limit: int | None = None,
+    ) -> None:
+        self.name, self.task = name, task
+        self._records, self._prompts, self._turns = records, tuple(prompts), turns
+        self._ends: NDArray[np.int64] | None = None
+        self._parts: Counts | None = None
+        length = len(records)
+        if task != "caption" or counts is not None:
+            self._parts = _parts(count(records) if counts is None else counts, task, turns)
+            self._ends = self._parts.sum(axis=1).cumsum()
+            length = int(self._ends[-1]) if len(self._ends) else 0
+        if length == 0:
+            raise DataError(name, f"expected samples for the task {task}, found none", "choose another task")
+        self._length = length if limit is None else min(limit, length)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int, /) -> Sample:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        row, part, place = self.locate(index)
+        return sample(self._records[row], part, place, self._prompts, self._turns)
+
+    def locate(self, index: int) -> tuple[int, Part, int]:
+        """Which record a sample is made of, which part of it, and which one of that part."""
+        if self._parts is None or self._ends is None:
+            return index, "caption", 0
+        row = int(np.searchsorted(self._ends, index, side="right"))
+        held = self._parts[row]
+        place = index - int(self._ends[row] - held.sum())
+        for part, many in zip(PARTS, held, strict=True):
+            if place < many:
+                return row, part, place
+            place -= int(many)
+        raise AssertionError("an index below the last end lies in some part")
+
+
+def _parts(counts: Counts, task: Task, turns: int) -> Counts:
+    """(records, 4): how many samples each part of each record makes for a task."""
+    made = counts.copy()
+    made[:, 1] = -(-made[:, 1] // turns)
+    if task == "all":
+        given = made[:, 3] > 0
+        made[given, :3] = 0
+        return made
+    made[:, [part != task for part in PARTS]] = 0
+    return made

@@ -1,0 +1,89 @@
+"""What an encoder takes and gives: ``Views`` in, ``Features`` out.
+
+Symbols: V views (rows of an encoder's batch), N tokens of a view, D_enc the encoder's width, B media.
+Without tiling a medium is one view and V = B.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The layout of a view's tokens: steps in time, rows, columns (an image has ``time`` 1)."""
+
+    time: int
+    height: int
+    width: int
+
+    @property
+    def cells(self) -> int:
+        return self.time * self.height * self.width
+
+    def __str__(self) -> str:
+        sides = (self.time, self.height, self.width)
+        return "×".join(str(side) for side in sides[self.time == 1 :])
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How the views after the first (the thumbnail) tile one image (AnyRes).
+
+    ``rows`` by ``columns`` tiles; ``height`` and ``width`` are the image's own size in pixels, before padding.
+    """
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+
+    @property
+    def views(self) -> int:
+        return 1 + self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """One medium, preprocessed for one encoder: ``inputs`` (V, C, H, W), and how its views tile it, if they do."""
+
+    inputs: Tensor
+    tiling: Tiling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFacts:
+    """What an encoder's output is, read from the loaded model and never guessed from its name.
+
+    ``width`` is D_enc (several taps are joined along it); ``grid`` is one view's; ``prefix`` counts the tokens that
+    stand before the grid in the output (CLS, registers). A pooled output has a 1×1×1 grid and no prefix.
+    """
+
+    width: int
+    grid: Grid
+    prefix: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix + self.grid.cells
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """An encoder's output.
+
+    ``values`` (V, N, D_enc); ``mask`` (V, N), true where a token is real; ``grids`` one per view; ``prefix`` tokens
+    stand before the grid's in every row; ``tilings`` one per medium, ``None`` where the medium is a single view.
+    """
+
+    values: Tensor
+    mask: Tensor
+    grids: tuple[Grid, ...]
+    tilings: tuple[Tiling | None, ...]
+    prefix: int = 0
+
+
+def views_per_medium(tilings: Sequence[Tiling | None]) -> list[int]:
+    """How many rows of an encoder's batch belong to each medium."""
+    return [1 if tiling is None else tiling.views for tiling in tilings]

@@ -1,0 +1,82 @@
+"""``mmbridge eval BRIDGE DATA``."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmbridge.cli.failure import tell
+from mmbridge.cli.options import (
+    BatchSize,
+    Beams,
+    BridgePath,
+    Device,
+    DtypeOption,
+    MaxNewTokens,
+    Seed,
+    Temperature,
+    generation,
+    require_writable_file,
+)
+
+
+class Task(StrEnum):
+    """What is measured."""
+
+    CAPTION = "caption"
+    VQA = "vqa"
+    POPE = "pope"
+
+
+class Format(StrEnum):
+    """How a data set is laid out."""
+
+    WEBDATASET = "webdataset"
+    FOLDER = "folder"
+    LLAVA = "llava"
+    CHAT = "chat"
+
+
+def evaluate(
+    bridge: BridgePath,
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Shards, a metadata.jsonl folder, LLaVA JSON, chat JSONL.")
+    ],
+    task: Annotated[Task, typer.Option(help="What is measured.")] = Task.CAPTION,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
+    format: Annotated[Format | None, typer.Option(help="The layout of DATA, where looking does not tell.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores there.")] = None,
+    shuffle_media: Annotated[
+        bool, typer.Option("--shuffle-media", help="The control that must fail: everyone else's media.")
+    ] = False,
+    device: Device = None,
+    dtype: DtypeOption = None,
+    batch_size: BatchSize = 32,
+    max_new_tokens: MaxNewTokens = 64,
+    beams: Beams = 1,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Measure a bridge on data whose truth is known; with --json FILE the answers go to FILE.rows.jsonl beside it."""
+    if json is not None:
+        require_writable_file(json)
+    options = generation(max_new_tokens, beams, temperature, seed)
+
+    from mmbridge.data.formats import open_source
+    from mmbridge.evaluation.controls import ShuffledMedia
+    from mmbridge.evaluation.run import evaluate as run
+
+    source = open_source(str(data), format.value if format else None, task=task.value)
+
+    from mmbridge.bridge import Bridge
+
+    loaded = Bridge.from_pretrained(bridge, device=device, dtype=dtype)
+    report = run(loaded, ShuffledMedia(source) if shuffle_media else source, task.value, options, limit, batch_size)
+    if json is not None:
+        json.write_text(report.to_json() + "\n", encoding="utf-8")
+        report.write_rows(json.with_name(f"{json.name}.rows.jsonl"))
+    print(report.render())
+    if report.failed:
+        tell(f"{len(report.failed)} of {report.n + len(report.failed)} samples failed")
+        raise typer.Exit(1)

@@ -1,0 +1,70 @@
+"""Options that several verbs share, and what they turn into."""
+
+import os
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmbridge.errors import UserError
+
+if TYPE_CHECKING:
+    from mmbridge.llm.config import GenerationOptions
+
+
+class Dtype(StrEnum):
+    """Number formats of frozen parts."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+BridgePath = Annotated[
+    str,
+    typer.Argument(metavar="BRIDGE", help="A bridge or run folder, a hub id, or a transformers LLaVA folder."),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; an accelerator where there is one by default.")]
+DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Number format; the bridge's own by default.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Media or samples run at once.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest text written, in tokens.")]
+Beams = Annotated[int, typer.Option(min=1, help="Beams of beam search; 1 is greedy.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Above 0, sample at this temperature.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the sampling.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+
+
+def generation(max_new_tokens: int, beams: int, temperature: float, seed: int) -> "GenerationOptions":
+    """The options of a generation, from those of the command line.
+
+    Raises:
+        UserError: they exclude each other.
+    """
+    from mmbridge.llm.config import GenerationOptions
+
+    if beams > 1 and temperature > 0:
+        raise UserError("--beams", f"expected 1 with --temperature {temperature:g}, found {beams}")
+    return GenerationOptions(max_new_tokens=max_new_tokens, beams=beams, temperature=temperature, seed=seed)
+
+
+def require_writable(folder: Path) -> None:
+    """Makes ``folder``, and finds out now rather than after hours of work whether files can be written there.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(folder, f"cannot write there: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def require_writable_file(path: Path) -> None:
+    """The same for a file that a verb writes at its end."""
+    if path.is_dir():
+        raise UserError(path, "expected a file to write, found a folder")
+    require_writable(path.parent)

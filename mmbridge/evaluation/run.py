@@ -1,0 +1,199 @@
+"""One evaluation run: every sample of a source through ``bridge.generate``, then the task's scores.
+
+The run is deterministic: batches depend on the source alone, and the options carry the seed of what is sampled.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from mmbridge.data.sample import Message, Sample
+from mmbridge.data.sources import Source
+from mmbridge.errors import DataError, MediaError
+from mmbridge.evaluation.bootstrap import Estimate
+from mmbridge.evaluation.captions import caption_scores, references
+from mmbridge.evaluation.ceilings import ceilings
+from mmbridge.evaluation.facts import Parser
+from mmbridge.evaluation.flops import executed_flops
+from mmbridge.evaluation.pope import pope_scores, yes_or_no
+from mmbridge.evaluation.progress import Progress
+from mmbridge.evaluation.report import Failure, Report, Row
+from mmbridge.evaluation.vqa import vqa_scores
+from mmbridge.llm.config import GenerationOptions
+
+if TYPE_CHECKING:
+    from mmbridge.recipe import Recipe
+
+Task = Literal["caption", "vqa", "pope"]
+
+_WINDOW = 16
+"""Batches whose samples are held in memory and ordered by prompt length together."""
+
+_GREEDY = GenerationOptions()
+
+
+class Answer(Protocol):
+    """What is kept of one generated answer."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def perceptual_tokens(self) -> int: ...
+
+
+class Answering(Protocol):
+    """What is asked of a bridge."""
+
+    @property
+    def recipe(self) -> "Recipe": ...
+
+    def generate(self, messages: Sequence[Sequence[Message]], options: GenerationOptions, /) -> Sequence[Answer]: ...
+
+
+def evaluate(
+    bridge: Answering,
+    source: Source,
+    task: Task,
+    options: GenerationOptions = _GREEDY,
+    limit: int | None = None,
+    batch_size: int = 32,
+    *,
+    parse_facts: Parser | None = None,
+) -> Report:
+    """Answers every sample of a source and scores the answers.
+
+    Args:
+        bridge: anything with ``generate`` and ``recipe``.
+        source: samples whose truth fits the task: ``caption`` or ``references`` (and ``facts``) for captions,
+            ``answers`` (and ``kind``) for vqa and pope.
+        task: which scores.
+        options: of generation; greedy by default.
+        limit: at most so many samples, from the first.
+        batch_size: samples of one call of ``generate``.
+        parse_facts: from a caption to the facts it states; the embedded world's reader by default. Used only where
+            the truth has facts.
+
+    Raises:
+        DataError: an empty source, or a sample that asks nothing or whose truth does not fit the task. One that
+            cannot be read or answered (``MediaError``, ``DataError``) is in the report's ``failed`` instead.
+    """
+    total = len(source) if limit is None else min(limit, len(source))
+    if total == 0:
+        raise DataError(source.name, "expected at least one sample, found none")
+    rows: dict[int, Row] = {}
+    failed: dict[int, Failure] = {}
+    costed: list[Sample] = []
+    seconds = 0.0
+    with Progress(f"eval {task}", total) as progress:
+        for batch in _batches(source, task, total, batch_size, failed):
+            start = time.perf_counter()
+            answers = _answers(bridge, [sample for _, sample in batch], options)
+            seconds += time.perf_counter() - start
+            for (index, sample), answer in zip(batch, answers, strict=True):
+                if isinstance(answer, Failure):
+                    failed[index] = answer
+                else:
+                    rows[index] = _row(sample, answer)
+            costed = costed or [sample for index, sample in batch if index in rows]
+            progress.advance(len(batch))
+    ordered = tuple(rows[index] for index in sorted(rows))
+    flops, note = _flops(bridge, costed, options, len(ordered))
+    return Report(
+        task=task,
+        metrics=_scores(ordered, task, parse_facts) if ordered else {},
+        rows=ordered,
+        failed=tuple(failed[index] for index in sorted(failed)),
+        seconds=seconds,
+        flops=flops,
+        flops_note=note,
+        ceilings=ceilings(bridge.recipe),
+    )
+
+
+def question(sample: Sample) -> tuple[Message, ...]:
+    """What a bridge is asked: a sample's messages without the assistant's last turn.
+
+    Raises:
+        DataError: nothing is left to ask.
+    """
+    asked = sample.messages[:-1] if sample.messages and sample.messages[-1].role == "assistant" else sample.messages
+    if not asked:
+        raise DataError(sample.id, "expected a turn before the assistant's, found none")
+    return asked
+
+
+def _batches(
+    source: Source, task: Task, total: int, size: int, failed: dict[int, Failure]
+) -> Iterator[list[tuple[int, Sample]]]:
+    """Samples with their indices, in batches of similar prompt length; what cannot be read goes to ``failed``."""
+    for start in range(0, total, _WINDOW * size):
+        window = []
+        for index in range(start, min(start + _WINDOW * size, total)):
+            try:
+                sample = source[index]
+            except (MediaError, DataError) as error:
+                failed[index] = Failure(f"{source.name}[{index}]", str(error))
+                continue
+            _check_truth(sample, task)
+            window.append((index, sample))
+        window.sort(key=lambda pair: _length(pair[1]))
+        yield from (window[i : i + size] for i in range(0, len(window), size))
+
+
+def _length(sample: Sample) -> tuple[int, int]:
+    """What a prompt's length goes by: media, then characters."""
+    text = sum(len(part) for message in question(sample) for part in message.content if isinstance(part, str))
+    return len(sample.media), text
+
+
+def _check_truth(sample: Sample, task: Task) -> None:
+    truth = sample.truth
+    if task == "caption":
+        if not references(truth):
+            raise DataError(sample.id, "expected a caption or references in its truth, found neither")
+    elif not truth.get("answers"):
+        raise DataError(sample.id, "expected answers in its truth, found none")
+    elif task == "pope" and yes_or_no(truth["answers"][0]) is None:
+        raise DataError(sample.id, f"expected yes or no as its answer, found {truth['answers'][0]!r}")
+
+
+def _answers(bridge: Answering, samples: list[Sample], options: GenerationOptions) -> list[Answer | Failure]:
+    """An answer or a failure for each sample: a batch that fails is halved until the sample at fault stands alone."""
+    try:
+        return list(bridge.generate([question(sample) for sample in samples], options))
+    except (MediaError, DataError) as error:
+        if len(samples) == 1:
+            return [Failure(samples[0].id, str(error))]
+    half = len(samples) // 2
+    return _answers(bridge, samples[:half], options) + _answers(bridge, samples[half:], options)
+
+
+def _row(sample: Sample, answer: Answer) -> Row:
+    return Row(sample.id, answer.text, sample.truth, sample.truth.get("kind") or None, answer.perceptual_tokens)
+
+
+def _scores(rows: Sequence[Row], task: Task, parse_facts: Parser | None) -> dict[str, Estimate]:
+    match task:
+        case "caption":
+            return caption_scores(rows, parse_facts or _world_parser())
+        case "vqa":
+            return vqa_scores(rows)
+        case "pope":
+            return pope_scores(rows)
+
+
+def _world_parser() -> Parser:
+    from mmbridge.data.world.language import parse_facts
+
+    return parse_facts
+
+
+def _flops(bridge: Answering, samples: list[Sample], options: GenerationOptions, count: int) -> tuple[int | None, str]:
+    """FLOPs executed for ``count`` samples, from one batch answered again under the counter, outside the clock."""
+    if not samples:
+        return None, "no sample was answered"
+    found = executed_flops(lambda: _answers(bridge, samples, options))
+    if found == 0:
+        return None, "the bridge ran no operation that torch counts"
+    return round(found * count / len(samples)), f"counted on one batch of {len(samples)}, scaled to {count} samples"

@@ -1,0 +1,69 @@
+"""The LLM's section of a recipe, and the options of generation. Imports neither torch nor transformers."""
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mmbridge.config import Config
+from mmbridge.llm.templates import TemplateName
+
+if TYPE_CHECKING:
+    from mmbridge.llm.model import LanguageModel
+
+
+class LoRAConfig(Config):
+    """Low-rank adapters inside the frozen LLM (LoRA, arXiv 2106.09685)."""
+
+    rank: int = Field(gt=0)
+    alpha: float = Field(gt=0)
+    """The adapters' output is scaled by ``alpha / rank``."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Ends of module names, such as ``q_proj``, or every linear layer but the output head."""
+
+
+class LLMConfig(Config):
+    """A causal language model of the transformers library."""
+
+    path: str
+    """Hub id, local folder or ``world:NAME``; of a LLaVA folder the language model inside is taken."""
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    template: TemplateName | None = None
+    """A named chat template for a model that has none, or in place of its own."""
+    separator: str = "\n"
+    """What stands between a medium and the text that follows it, where the template does not write it itself."""
+    system: str | None = None
+    """The system message of conversations that bring none."""
+    max_length: int = Field(default=2048, gt=0)
+    """Longest sequence in positions, perceptual tokens included; a longer sample is an error."""
+    lora: LoRAConfig | None = None
+
+    def build(self) -> "LanguageModel":
+        """Load the model and its tokenizer, frozen but for LoRA's adapters.
+
+        Raises:
+            RecipeError: the path, the checkpoint, its chat template or the LoRA targets cannot be used.
+        """
+        from mmbridge.llm.loading import load
+
+        return load(self)
+
+
+class GenerationOptions(Config):
+    """How text is generated: greedily unless ``beams`` or ``temperature`` say otherwise."""
+
+    max_new_tokens: int = Field(default=64, gt=0)
+    beams: int = Field(default=1, gt=0)
+    temperature: float = Field(default=0.0, ge=0.0)
+    """Zero takes the likeliest token; above zero tokens are sampled."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Sample among the likeliest tokens that together have this probability."""
+    seed: int = 0
+    """Of the sampling noise; a prompt's text depends on it and not on the rest of its batch."""
+
+    @model_validator(mode="after")
+    def _one_search(self) -> Self:
+        if self.beams > 1 and self.temperature > 0:
+            raise ValueError("beams need temperature 0: either search with beams or sample")
+        return self

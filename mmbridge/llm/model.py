@@ -1,0 +1,224 @@
+"""The frozen LLM: any transformers causal LM behind one interface, changed by hooks only.
+
+Symbols: B samples, T positions, D_llm input embedding width, S supervised tokens of the batch, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mmbridge.context import ForwardContext
+from mmbridge.errors import DataError, RecipeError, UserError
+from mmbridge.llm.config import GenerationOptions, LLMConfig
+from mmbridge.llm.generation import Finish, Pieces, Until, request
+from mmbridge.llm.prompt import Prompter
+
+
+@dataclass(frozen=True, slots=True)
+class LLMOutput:
+    """``logits`` (S, V) for the supervised tokens ``targets`` (S,), in reading order, in the model's dtype.
+
+    A supervised token at the very start of a row has nothing that predicts it and is left out.
+    """
+
+    logits: Tensor
+    targets: Tensor
+
+
+class LanguageModel(nn.Module):
+    """A causal LM with its tokenizer and prompter.
+
+    Dropout acts in LoRA's adapters only, and only in training: the model itself always runs in eval mode.
+    ``context`` is the batch in work during ``forward``, ``generate`` and ``stream``, for hooks on ``layers`` to read.
+
+    Raises:
+        RecipeError: the model's parts are not found where a causal LM has them, or its chat template cannot be used.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: LLMConfig) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.prompter = Prompter(tokenizer, config.template, config.separator, config.system)
+        self.context: ForwardContext | None = None
+        if not isinstance(self._head, nn.Module):
+            raise RecipeError(config.path, f"expected an output head, found none in {type(model).__name__}")
+        self._layers = _name_of_layers(model, config.path)
+        text = model.config.get_text_config(decoder=True)
+        self.positions: int | None = getattr(text, "max_position_embeddings", None)
+        rows, ends = self._embedding.weight.shape[0], self._ends()
+        candidates = (tokenizer.pad_token_id, *ends, 0)
+        self.pad_id = next(each for each in candidates if each is not None and each < rows)
+        self.train(self.training)
+
+    @property
+    def _embedding(self) -> nn.Embedding:
+        embedding = self.model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        return embedding
+
+    @property
+    def _head(self) -> nn.Module:
+        model: Any = self.model
+        head: nn.Module = model.get_output_embeddings()
+        return head
+
+    @property
+    def width(self) -> int:
+        """D_llm, which in OPT can differ from the width of the hidden states."""
+        return self._embedding.embedding_dim
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder blocks, first to last."""
+        layers = self.model.get_submodule(self._layers)
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence in positions: the recipe's limit or the model's own, whichever is less."""
+        return min(self.config.max_length, self.positions or self.config.max_length)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        nn.Module.eval(self.model)
+        for name, module in self.model.named_modules():
+            if name.endswith("lora_dropout.default"):
+                module.train(mode)
+        return self
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings (…, D_llm) of token ids (…), as the model itself would make them."""
+        embedding = self._embedding
+        embeds: Tensor = embedding(ids.to(embedding.weight.device))
+        return embeds
+
+    def forward(self, context: ForwardContext) -> LLMOutput:
+        """Logits at the positions that predict a supervised token, and nowhere else."""
+        supervised = context.supervised[:, 1:].nonzero()
+        predicting = supervised[:, 0] * context.ids.shape[1] + supervised[:, 1]
+        inputs: dict[str, Any] = {"inputs_embeds": context.embeds}
+        if context.padding == "left":
+            inputs |= {"attention_mask": context.mask, "position_ids": context.positions}
+        with self._during(context), self._head_reads(predicting):
+            logits = self.model(**inputs, use_cache=False).logits
+        return LLMOutput(logits[0], context.ids.flatten()[predicting + 1])
+
+    def generate(self, context: ForwardContext, options: GenerationOptions | None = None) -> list[str]:
+        """One text per sample of a left-padded batch, without special tokens and outer whitespace.
+
+        Generation ends at the tokens the model's generation config, its tokenizer and the chat template end a turn
+        with. Equal prompts, options and seed give equal texts, whatever the rest of the batch; the global random
+        state is neither read nor changed.
+
+        Raises:
+            DataError: prompt and answer together exceed the positions the model has embeddings for.
+        """
+        options = options or GenerationOptions()
+        finish = Finish(self.tokenizer, self.prompter.stop_text)
+        return [finish(ids) for ids in self._generated(context, options).tolist()]
+
+    def stream(self, context: ForwardContext, options: GenerationOptions | None = None) -> Iterator[str]:
+        """The text of a single sample in pieces, as it is generated; joined they are what ``generate`` returns.
+
+        Raises:
+            UserError: for several samples or beams, and what ``generate`` raises.
+        """
+        options = options or GenerationOptions()
+        if len(context.samples) != 1 or options.beams > 1:
+            raise UserError(
+                "stream", f"expected one sample and one beam, found {len(context.samples)} and {options.beams}"
+            )
+        pieces = Pieces(self.tokenizer, Finish(self.tokenizer, self.prompter.stop_text))
+        left, faults = Event(), list[BaseException]()
+
+        def work() -> None:
+            try:
+                self._generated(context, options, streamer=pieces, stopping_criteria=Until(left))
+            except BaseException as fault:  # handed over to the reader below
+                faults.append(fault)
+                pieces.end()
+
+        thread = Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield from (piece for piece in pieces if piece)
+        finally:
+            left.set()
+            thread.join()
+        if faults:
+            raise faults[0]
+
+    @torch.no_grad()
+    def _generated(self, context: ForwardContext, options: GenerationOptions, **keywords: Any) -> Tensor:
+        assert context.padding == "left" or len(context.samples) == 1
+        room = None if self.positions is None else self.positions - context.ids.shape[1]
+        if room is not None and options.max_new_tokens > room:
+            problem = (
+                f"expected room for {options.max_new_tokens} new tokens, found {room} of {self.positions} positions"
+            )
+            raise DataError(f"sample {context.samples[0]}", problem)
+        model: Any = self.model
+        asked = request(
+            options,
+            ends=self._ends(),
+            pad_id=self.pad_id,
+            stop_text=self.prompter.stop_text,
+            tokenizer=self.tokenizer,
+        )
+        with self._during(context):
+            ids: Tensor = model.generate(
+                inputs_embeds=context.embeds,
+                attention_mask=context.mask.long(),
+                position_ids=context.positions,
+                **asked,
+                **keywords,
+            )
+        return ids
+
+    def _ends(self) -> list[int]:
+        """Tokens that end a turn, in ascending order."""
+        own = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = {self.tokenizer.eos_token_id, self.prompter.stop_id, *(own if isinstance(own, list) else [own])}
+        return sorted(end for end in ends if end is not None)
+
+    @contextmanager
+    def _during(self, context: ForwardContext) -> Iterator[None]:
+        self.context = context
+        try:
+            yield
+        finally:
+            self.context = None
+
+    @contextmanager
+    def _head_reads(self, rows: Tensor) -> Iterator[None]:
+        """Hand the output head only these rows of the (B·T) hidden states, as one sequence (1, S, D)."""
+
+        def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (args[0].flatten(0, 1).index_select(0, rows)[None], *args[1:])
+
+        handle = self._head.register_forward_pre_hook(gather)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _name_of_layers(model: PreTrainedModel, path: str) -> str:
+    """The name of the module list that has one entry per hidden layer, the weightiest if there are several."""
+    count: int = model.config.get_text_config(decoder=True).num_hidden_layers
+    lists = [
+        (sum(parameter.numel() for parameter in module.parameters()), name)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    if not lists:
+        raise RecipeError(path, f"expected {count} decoder blocks in a list, found none in {type(model).__name__}")
+    weightiest: str = max(lists)[1]
+    return weightiest

@@ -1,0 +1,116 @@
+"""Named chat templates for base models, in the Jinja dialect of transformers.
+
+Each reads messages whose content is a list of ``{"type": "text", "text": …}`` and ``{"type": "image"}`` parts, as
+transformers' own multimodal templates do, so that a template can be written into an exported folder as it stands.
+``{% generation %}`` marks what the assistant says: those tokens are supervised. A template writes no bos token; the
+tokenizer puts its own in front, as in pretraining.
+"""
+
+import json
+from typing import Literal
+
+TemplateName = Literal["plain", "caption", "qa", "vicuna_v1"]
+
+_PARTS = """\
+{%- macro medium(part, following) -%}
+{{ '<' + part.type + '>' }}
+{%- if following is defined and following.type == 'text' and not following.text.startswith(SEPARATOR) -%}
+{{ SEPARATOR }}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro whole(content) -%}
+{%- for part in content -%}
+{%- if part.type == 'text' -%}{{ part.text }}{%- else -%}{{ medium(part, loop.nextitem) }}{%- endif -%}
+{%- endfor -%}
+{%- endmacro -%}
+{%- macro media(content) -%}
+{%- for part in content if part.type != 'text' -%}{{ '<' + part.type + '>' }}{%- endfor -%}
+{%- endmacro -%}
+"""
+"""``whole`` writes a message's text and placeholders in order; ``media`` its placeholders only."""
+
+_TURNS: dict[TemplateName, str] = {
+    # LLaVA's first stage (arXiv 2304.08485): the image, its caption, a newline; the instruction is left out.
+    "plain": """\
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{% generation %}{{ whole(message.content) | trim + '\\n' }}{% endgeneration %}
+{%- else -%}
+{{ media(message.content) }}
+{%- endif -%}
+{%- endfor -%}
+""",
+    # LiMBeR (arXiv 2209.15162): the image, "A picture of", the caption; the instruction is left out.
+    "caption": """\
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{{ 'A picture of' }}{% generation %}{{ ' ' + whole(message.content) | trim + eos_token }}{% endgeneration %}
+{%- else -%}
+{{ media(message.content) }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ 'A picture of' }}{%- endif -%}
+""",
+    # The prompt BLIP-2 (arXiv 2301.12597) asks a base model with.
+    "qa": """\
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{{ ' Answer:' }}{% generation %}{{ ' ' + whole(message.content) | trim + eos_token }}{% endgeneration %}
+{%- elif message.role == 'user' -%}
+{{ media(message.content) + 'Question: ' + words(message.content) }}
+{%- else -%}
+{{ whole(message.content) + '\\n' }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ ' Answer:' }}{%- endif -%}
+""",
+    # Vicuna's conversation of version 1, LLaVA-1.5's second stage (arXiv 2310.03744).
+    "vicuna_v1": """\
+{%- if messages[0].role != 'system' -%}
+{{ "A chat between a curious user and an artificial intelligence assistant. " }}
+{{- "The assistant gives helpful, detailed, and polite answers to the user's questions. " }}
+{%- endif -%}
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{{ 'ASSISTANT:' }}{% generation %}{{ ' ' + whole(message.content) | trim + eos_token }}{% endgeneration %}
+{%- elif message.role == 'user' -%}
+{{ 'USER: ' + whole(message.content) + ' ' }}
+{%- else -%}
+{{ whole(message.content) + ' ' }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}
+""",
+}
+
+_WORDS = """\
+{%- macro words(content) -%}
+{%- for part in content if part.type == 'text' -%}{{ part.text }}{%- endfor -%}
+{%- endmacro -%}
+"""
+
+_FLATTEN = """\
+{%- set flat = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- set flat.messages = flat.messages + [{'role': message.role, 'content': whole(message.content)}] -%}
+{%- endfor -%}
+{%- set messages = flat.messages %}
+"""
+
+
+def named_template(name: TemplateName, separator: str) -> str:
+    """The template of this name, with ``separator`` between a medium and the text that follows it."""
+    return _set(separator) + _PARTS + _WORDS + _TURNS[name]
+
+
+def flattened(template: str, separator: str) -> str:
+    """A text-only chat template that now takes parts: each message becomes one string before it is read.
+
+    The template itself stands unchanged behind a newline, which Jinja's block trimming takes away again, so its own
+    whitespace comes out as before.
+    """
+    return _set(separator) + _PARTS + _FLATTEN + template
+
+
+def _set(separator: str) -> str:
+    return "{%- set SEPARATOR = " + json.dumps(separator) + " -%}\n"

@@ -1,0 +1,119 @@
+"""The typed schema of a recipe: encoders, connectors, an LLM and the stages that train them into a bridge.
+
+The unions of config classes named here are the list of what exists. Nothing here imports torch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mmbridge.config import Config
+from mmbridge.connectors.config import ConnectorConfig
+from mmbridge.encoders.config import EncoderConfig
+from mmbridge.errors import RecipeError
+from mmbridge.llm.config import LLMConfig
+from mmbridge.stage import Name, StageConfig
+from mmbridge.suggestions import expected_one_of
+
+if TYPE_CHECKING:
+    from mmbridge.bridge import Bridge
+
+
+class TorchEngineConfig(Config):
+    """One process of plain torch."""
+
+    kind: Literal["torch"] = "torch"
+    device: str | None = None
+    """``cpu``, ``cuda``, ``cuda:1`` …; null takes an accelerator where there is one."""
+
+
+EngineConfig = TorchEngineConfig
+
+
+class LogConfig(Config):
+    """Where a run's curves go besides its own metrics.jsonl."""
+
+    every: Annotated[int, Field(ge=1)] = 10
+    """Steps from one logged line to the next."""
+    tensorboard: bool = True
+    wandb: str | None = None
+    """A Weights & Biases project; needs the extra ``wandb``."""
+    trackio: str | None = None
+    """A trackio project; needs the extra ``trackio``."""
+
+
+class Recipe(Config):
+    """Everything that makes a bridge.
+
+    ``variants`` are named sets of dotted overrides: ``variant=world`` applies one, ``variant=a,b`` two in that order.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    about: str
+    paper: str | None = None
+    encoders: Annotated[dict[Name, EncoderConfig], Field(min_length=1)]
+    connectors: Annotated[dict[Name, ConnectorConfig], Field(min_length=1)]
+    llm: LLMConfig
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    engine: EngineConfig = TorchEngineConfig()
+    log: LogConfig = LogConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Recipe":
+        """Names that one section takes from another; errors carry their own key, as pydantic gives none here."""
+        for name, connector in self.connectors.items():
+            for index, encoder in enumerate(connector.encoders):
+                if encoder not in self.encoders:
+                    key = f"connectors.{name}.encoders.{index}"
+                    raise ValueError(f"{key}: {expected_one_of(self.encoders, encoder)}")
+        media = [connector.medium for connector in self.connectors.values()]
+        for name, connector in self.connectors.items():
+            if media.count(connector.medium) > 1:
+                found = f"two of {connector.medium}"
+                raise ValueError(f"connectors.{name}.medium: expected one connector a medium, found {found}")
+        names = [stage.name for stage in self.stages]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"stages.{index}.name: expected a name of its own, found {name!r} twice")
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, *overrides: str) -> "Recipe":
+        """A shipped recipe by name, or a YAML file, with ``key=value`` overrides applied.
+
+        Raises:
+            RecipeError: no such recipe, or one line about the first thing wrong in it.
+        """
+        from mmbridge.recipe_file import load
+
+        return load(name_or_path, overrides)
+
+    def dump(self) -> str:
+        """YAML with every default written out; loading it again gives an equal recipe."""
+        from mmbridge.recipe_file import dump
+
+        return dump(self)
+
+    def require_stages(self, names: Sequence[str]) -> None:
+        """Checks the names of stages given on a command line.
+
+        Raises:
+            RecipeError: the recipe has no stage of that name.
+        """
+        known = [stage.name for stage in self.stages]
+        for name in names:
+            if name not in known:
+                raise RecipeError(f"{self.name}: stage", expected_one_of(known, name))
+
+    def train(self, out: str | Path | None = None) -> "Bridge":
+        """Trains every stage into the run folder ``out`` (``runs/<name>`` by default); returns the finished bridge."""
+        from mmbridge.bridge import Bridge
+        from mmbridge.train import train
+
+        folder = Path(out) if out is not None else Path("runs") / self.name
+        train(self, folder)
+        return Bridge.from_pretrained(folder)

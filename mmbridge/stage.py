@@ -1,0 +1,99 @@
+"""The typed schema of one stage of a recipe: what trains, on what, towards which objectives, and for how long."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mmbridge.config import Config
+from mmbridge.data.config import DataConfig
+from mmbridge.llm.templates import TemplateName
+from mmbridge.objectives.config import ObjectiveConfig
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+"""A word that can stand in a dotted key and be a folder."""
+
+
+class GroupConfig(Config):
+    """Parameters that train with their own rate; the first group that matches a parameter has it."""
+
+    match: str
+    """An fnmatch glob over the bridge's parameter names, e.g. ``connectors.*``."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of the group; the optimiser's own when left out."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Weight decay of the group; the optimiser's own when left out."""
+
+
+class OptimConfig(Config):
+    """AdamW."""
+
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Applied to matrices only: biases, norms and single vectors are never decayed."""
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest L2 norm of the whole gradient; null to leave it alone."""
+    groups: tuple[GroupConfig, ...] = ()
+
+
+class ScheduleConfig(Config):
+    """The learning rate over a stage: linear warm-up from 0 to the peak, then ``kind``."""
+
+    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0)] = 0.0
+    """A fraction of the stage's steps when below 1, else a number of steps."""
+    floor: Fraction = 0.0
+    """Where cosine and linear end, as a fraction of the peak."""
+
+
+class ValidationConfig(Config):
+    """Measures a stage on held-out samples while it trains."""
+
+    data: DataConfig
+    every: Annotated[int, Field(ge=1)]
+    """Steps from one validation to the next; the last step is always validated."""
+    metric: Literal["loss"] = "loss"
+    keep: Literal["best", "last"] = "best"
+    """Which weights the stage's bridge gets: those of the best validation, or the last ones."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop after so many validations without improvement; null to train to the end."""
+
+
+class StageConfig(Config):
+    """One stage. Its script is ``recipes/<script>.py``."""
+
+    name: Name
+    script: Literal["align", "instruct"]
+    init: str = "previous"
+    """Where trainable weights start: ``previous`` (the stage before; the first one as built), ``fresh`` (as built), or
+    the path of a bridge."""
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    """fnmatch globs over the bridge's parameter names; everything that no glob matches stays frozen."""
+    objectives: Annotated[tuple[ObjectiveConfig, ...], Field(min_length=1)]
+    data: DataConfig
+    template: TemplateName | None = None
+    """The prompt template of this stage, where it is not the LLM section's."""
+    optim: OptimConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    batch: Annotated[int, Field(ge=1)]
+    """Samples of one forward pass on one device."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Forward passes of one step: a step sees batch × accumulate × devices samples."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimiser steps. Exactly one of steps and epochs is given; an override of the one removes the other."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the data mix."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What matrix products are computed in; trainable weights and optimiser state stay float32."""
+    validation: ValidationConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "StageConfig":
+        if (self.steps is None) == (self.epochs is None):
+            found = "neither" if self.steps is None else "both"
+            raise ValueError(f"expected exactly one of steps and epochs, found {found}")
+        return self

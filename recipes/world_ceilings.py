@@ -1,0 +1,86 @@
+"""What the shipped parts can do on their own: ``python -m mmbridge.recipes.world_ceilings``.
+
+Two gates that stand before any bridge. Linear probes on each encoder's features read an object's shape, colour, size,
+texture and place from the token at its middle, on scenes the probe was not fitted to; and the language model answers
+held-out questions about described scenes. No bridge can be expected to do better, so the figures are written to
+``ceilings.json`` beside the weights and printed next to every score on the embedded world.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mmbridge.data.world.render import SIDE, centre, render
+from mmbridge.data.world.scene import Scene, sample_scene
+from mmbridge.encoders.config import OpenCLIPConfig, TransformersConfig
+from mmbridge.encoders.vision import VisionEncoder
+from mmbridge.evaluation.probe import held_out_accuracy
+from mmbridge.frozen import locate
+from mmbridge.recipes.world_llm import text_accuracy
+
+ATTRIBUTES = ("shape", "colour", "size", "texture", "place")
+GATED = ("shape", "colour", "size", "place")
+PROBE_GATE, TEXT_GATE = 0.98, 0.97
+
+
+def middle_tokens(encoder: VisionEncoder, scenes: Sequence[Scene]) -> tuple[Tensor, list[int]]:
+    """The features (objects, D) of the token at each object's middle, and which scene each object is in."""
+    height, width = encoder.facts.grid.height, encoder.facts.grid.width
+    rows: list[Tensor] = []
+    owners: list[int] = []
+    for start in range(0, len(scenes), 128):
+        part = scenes[start : start + 128]
+        values = encoder.encode([encoder.prepare(render(scene)) for scene in part]).values.float()
+        for offset, (scene, tokens) in enumerate(zip(part, values, strict=True)):
+            for thing in scene.objects:
+                x, y = centre(thing)
+                rows.append(tokens[int(y * height / SIDE) * width + int(x * width / SIDE)])
+                owners.append(start + offset)
+    return torch.stack(rows), owners
+
+
+def probe(encoder: VisionEncoder, scenes: Sequence[Scene]) -> dict[str, float]:
+    """Held-out accuracy of a linear probe for each attribute."""
+    features, owners = middle_tokens(encoder, scenes)
+    things = [thing for scene in scenes for thing in scene.objects]
+    found = {}
+    for attribute in ATTRIBUTES:
+        values = [getattr(thing, attribute) for thing in things]
+        order = sorted(set(values))
+        labels = torch.tensor([order.index(value) for value in values])
+        found[attribute] = round(float(held_out_accuracy(features, labels, scenes=owners).value), 4)
+    return found
+
+
+def measure(scenes: int = 2500, questions: int = 4000) -> dict[str, dict[str, float]]:
+    """The ceilings of every shipped part, on scenes of the ``test`` split and on held-out text."""
+    shown = [sample_scene("test", 100, index) for index in range(scenes)]
+    folder = locate("world:llm")
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    said = text_accuracy(model, tokenizer, questions, torch.device("cpu"))
+    return {
+        "clip": probe(OpenCLIPConfig(path="world:clip").build(), shown),
+        "mae": probe(TransformersConfig(path="world:mae").build(), shown),
+        "llm": {name: round(value, 4) for name, value in said.items()},
+    }
+
+
+def main() -> None:
+    found = measure()
+    path = Path(locate("world:llm")).parent / "ceilings.json"
+    path.write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+    for attribute in GATED:
+        if found["clip"][attribute] < PROBE_GATE:
+            raise SystemExit(f"world:clip: {attribute} is read at {found['clip'][attribute]}, below {PROBE_GATE}")
+    if found["llm"]["text_vqa"] < TEXT_GATE:
+        raise SystemExit(f"world:llm: {found['llm']['text_vqa']} of text-only questions, below {TEXT_GATE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The schema of a recipe: what it holds together and what it costs to import."""
+
+import subprocess
+import sys
+
+import pytest
+from mmbridge.errors import RecipeError
+from mmbridge.recipe import Recipe
+from mmbridge.stage import OptimConfig, ScheduleConfig
+from pydantic import ValidationError
+
+
+def test_quickstart_has_the_stages_it_promises() -> None:
+    assert [stage.name for stage in Recipe.load("quickstart").stages] == ["align", "instruct"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "samples", "warmup", "template"),
+    [
+        ("llava-1.5", [1e-3, 2e-5], [256, 128], 0.03, ["plain", None]),
+        ("llava-more", [1e-3, 2e-5], [256, 128], 0.03, ["plain", None]),
+        ("limber", [8e-4], [256], 100, [None]),
+    ],
+)
+def test_published_hyper_parameters(
+    name: str, lr: list[float], samples: list[int], warmup: float, template: list[str | None]
+) -> None:
+    stages = Recipe.load(name).stages
+    assert [stage.optim.lr for stage in stages] == lr
+    assert [stage.batch * stage.accumulate for stage in stages] == samples
+    assert {stage.schedule.warmup for stage in stages} == {warmup}
+    assert [stage.template for stage in stages] == template
+
+
+def test_llava_lora_variant() -> None:
+    recipe = Recipe.load("llava-1.5", "variant=lora,13b")
+    assert recipe.llm.lora is not None
+    assert (recipe.llm.path, recipe.llm.lora.rank, recipe.llm.lora.alpha) == ("lmsys/vicuna-13b-v1.5", 128, 256)
+    optim = recipe.stages[1].optim
+    assert (optim.lr, optim.groups[0].match, optim.groups[0].lr) == (2e-4, "connectors.*", 2e-5)
+
+
+def test_sections_are_frozen() -> None:
+    optim = OptimConfig(lr=1.0)
+    with pytest.raises(ValidationError, match="frozen"):
+        optim.lr = 2.0
+
+
+def test_bounds() -> None:
+    with pytest.raises(ValidationError):
+        ScheduleConfig(floor=1.5)
+    with pytest.raises(ValidationError):
+        OptimConfig(lr=1.0, betas=(0.9, 1.0))
+
+
+def test_stage_names_are_checked() -> None:
+    recipe = Recipe.load("quickstart")
+    recipe.require_stages(["align", "instruct"])
+    with pytest.raises(RecipeError, match="quickstart: stage: expected one of align, instruct, found 'algin'; did you mean 'align'?"):
+        recipe.require_stages(["algin"])
+
+
+def test_one_connector_a_medium() -> None:
+    twice = "connectors.second={encoders: [image], projector: {kind: linear}}"
+    with pytest.raises(RecipeError, match="connectors.image.medium: expected one connector a medium, found two of image"):
+        Recipe.load("quickstart", twice)
+
+
+def test_reading_a_recipe_needs_no_torch() -> None:
+    code = (
+        "import sys, mmbridge; mmbridge.Recipe.load('quickstart').dump();"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'open_clip', 'timm', 'deepspeed') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

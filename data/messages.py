@@ -122,10 +122,9 @@ def _image(value: Any, key: str, root: Path | None, where: str) -> Medium:
         raise DataError(where, f"{key}: expected a path or an image, found {shown(value)}")
     if key == "base64":
         return Medium("image", _decoded(value, key, where), f"{key} ({where})")
-    scheme = value.split(":", 1)[0].lower() if ":" in value else ""
-    if scheme == "data":
+    if value[:5].lower() == "data:":
         return Medium("image", _data_uri(value, key, where), f"{key} ({where})")
-    if "://" in value and scheme.isalpha():
+    if "://" in value:
         raise DataError(where, f"{key}: expected a local file, found the URL {value[:80]!r}", "download it first")
     return Medium("image", Path(value), value) if root is None else found_in(root, value, where)
 

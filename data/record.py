@@ -76,7 +76,7 @@ def sample(record: Record, part: Part, index: int, prompts: Sequence[str] = CAPT
     replies = _replies(record.messages or ())
     if part == "caption" and record.text is not None:
         turn = (prompts[crc32(record.id.encode()) % len(prompts)], record.text)
-        references = list(record.references) or [record.text]
+        references = list(dict.fromkeys((record.text, *record.references)))
         return Sample(record.id, _asked(record, [turn]), _truth(record, caption=record.text, references=references))
     if part in ("vqa", "pope") and record.questions:
         return _questions(record, index, turns, pope=part == "pope")

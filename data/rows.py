@@ -1,7 +1,7 @@
 """The columns of a row, whatever file it stands in, and the record they make.
 
-``text`` (or ``caption``), ``references``, ``facts``, ``objects``, ``questions`` of question, answers and kind, ``split``;
-or a conversation in ``messages`` or LLaVA's ``conversations``. Other columns are passed over.
+``text`` (or ``caption``), ``references``, ``facts``, ``objects``, ``split``, and ``questions`` of question, answers
+and kind; or a conversation in ``messages`` or LLaVA's ``conversations``. Other columns are passed over.
 """
 
 from collections.abc import Mapping, Sequence

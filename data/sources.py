@@ -1,6 +1,6 @@
 """A source: samples by index, none read or decoded before it is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -48,8 +48,7 @@ class RecordSource:
         task: ``caption`` is one sample a record, the others as many as the record has of it; ``all`` is a record's
             conversation if it has one, else its caption and all its questions.
         prompts: what a caption is asked for with.
-        counts: what each record holds, where that is known without reading it; else every record is read once
-            (not for ``caption``, where a record without one is an error when its sample is asked for).
+        counts: what each record holds, where that is known; else every record is read once to count it.
         turns: how many ``vqa`` questions about one medium share a conversation; evaluation wants 1.
         limit: at most so many samples.
 
@@ -70,13 +69,9 @@ class RecordSource:
     ) -> None:
         self.name, self.task = name, task
         self._records, self._prompts, self._turns = records, tuple(prompts), turns
-        self._ends: NDArray[np.int64] | None = None
-        self._parts: Counts | None = None
-        length = len(records)
-        if task != "caption" or counts is not None:
-            self._parts = _parts(count(records) if counts is None else counts, task, turns)
-            self._ends = self._parts.sum(axis=1).cumsum()
-            length = int(self._ends[-1]) if len(self._ends) else 0
+        self._parts = _parts(count(records) if counts is None else counts, task, turns)
+        self._ends = self._parts.sum(axis=1).cumsum()
+        length = int(self._ends[-1]) if len(self._ends) else 0
         if length == 0:
             raise DataError(name, f"expected samples for the task {task}, found none", "choose another task")
         self._length = length if limit is None else min(limit, length)
@@ -90,10 +85,11 @@ class RecordSource:
         row, part, place = self.locate(index)
         return sample(self._records[row], part, place, self._prompts, self._turns)
 
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
     def locate(self, index: int) -> tuple[int, Part, int]:
         """Which record a sample is made of, which part of it, and which one of that part."""
-        if self._parts is None or self._ends is None:
-            return index, "caption", 0
         row = int(np.searchsorted(self._ends, index, side="right"))
         held = self._parts[row]
         place = index - int(self._ends[row] - held.sum())

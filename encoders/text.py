@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmbridge.errors import RecipeError
-from mmbridge.frozen import freeze, locate, quietly, reading, safetensors_in
+from mmbridge.frozen import check_complete, freeze, locate, quietly, reading, safetensors_in
 
 
 class CLIPTextTower(nn.Module, ABC):
@@ -63,16 +63,18 @@ class _TransformersText(CLIPTextTower):
         super().__init__()
         safetensors_in(folder)
         with reading(folder, "transformers"), quietly():
-            family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-            if family not in {"clip", "clip_text_model"}:
-                raise RecipeError(folder, f"expected a CLIP model, found {family}")
+            whole = AutoConfig.from_pretrained(folder, local_files_only=True)
+            if whole.model_type not in {"clip", "clip_text_model"}:
+                raise RecipeError(folder, f"expected a CLIP model, found {whole.model_type}")
+            config = getattr(whole, "text_config", whole)
+            config.projection_dim = whole.projection_dim  # a whole CLIP's text section need not say it right
+            options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, "local_files_only": True}
             loaded: Any = CLIPTextModelWithProjection.from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, dtype=dtype, output_loading_info=True
+                folder, config=config, dtype=dtype, ignore_mismatched_sizes=True, **options
             )
             model, report = loaded
+            check_complete(folder, report)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        if missing := sorted(report["missing_keys"]):
-            raise RecipeError(folder, f"expected a whole text tower, found {missing[0]} missing")
         self.model = freeze(model)
         self.width = model.config.projection_dim
 

@@ -38,7 +38,7 @@ from mmbridge.encoders.config import TransformersConfig
 from mmbridge.encoders.preprocessing import Pixels
 from mmbridge.encoders.vision import Tower, VisionEncoder
 from mmbridge.errors import RecipeError
-from mmbridge.frozen import locate, quietly, reading, safetensors_in
+from mmbridge.frozen import check_complete, locate, quietly, reading, safetensors_in
 
 # BLIP-2's vision model is the one family here that transformers' own Auto classes leave out
 AutoConfig.register("blip_2_vision_model", Blip2VisionConfig, exist_ok=True)
@@ -93,15 +93,12 @@ def _tower(folder: Path) -> Tower:
             config.mask_ratio = 0.0
         if config is not whole:
             options["key_mapping"] = {_TOWER_PREFIX: ""}
-        model, report = AutoModel.from_pretrained(
-            folder, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
-        )
+        options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, report = AutoModel.from_pretrained(folder, config=config, dtype=torch.float32, **options)
+        check_complete(folder, report)
         processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, backend="torchvision", local_files_only=True, trust_remote_code=False
         )
-    if missing := sorted(report["missing_keys"]):
-        problem = f"expected every weight of {type(model).__name__}, found {len(missing)} missing, {missing[0]} first"
-        raise RecipeError(folder, problem)
     norm = next((name for name in _NORMS if hasattr(model, name)), "")
     return Tower(folder, "transformers", model, _blocks(folder, model), norm, Processor(processor), _pixels(processor))
 

@@ -30,6 +30,10 @@ class UserError(MMBridgeError):
         self.where, self.problem, self.fix = str(where), problem, fix
         super().__init__(f"{where}: {problem}" + (f"; {fix}" if fix else ""))
 
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, str, str]]:
+        """Errors come back from loader workers; by default an exception is rebuilt from its one message."""
+        return type(self), (self.where, self.problem, self.fix)
+
 
 class RecipeError(UserError):
     """A recipe or an override that cannot be read, or parts that cannot be built from it."""

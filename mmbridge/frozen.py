@@ -10,12 +10,12 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmbridge.errors import RecipeError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-_DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
+_DOWNLOADED = ["*.json", "*.yaml", "*.txt", "*.model", "*.safetensors", "*.jinja"]
 _SECOND_COPIES = ["original/*", "consolidated*", "onnx/*"]  # the same weights again, in another library's format
 _HASHED = (
     *("*.safetensors", "*.safetensors.index.json", "*config.json"),
@@ -134,6 +134,19 @@ def quietly() -> Iterator[None]:
         logging.disable(level)
         if bars:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def check_complete(folder: Path, report: Mapping[str, Iterable[Any]]) -> None:
+    """Looks through what transformers reports with ``output_loading_info`` and ``ignore_mismatched_sizes``.
+
+    Raises:
+        RecipeError: a weight is missing, or is there in another shape; transformers would draw it at random.
+    """
+    for what, keys in (("missing", report["missing_keys"]), ("of another shape", report["mismatched_keys"])):
+        if names := sorted(key if isinstance(key, str) else key[0] for key in keys):
+            raise RecipeError(
+                folder, f"expected every weight of the model, found {len(names)} {what}: {names[0]} first"
+            )
 
 
 def _first_line(error: Exception) -> str:

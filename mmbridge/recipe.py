@@ -56,7 +56,8 @@ class Recipe(Config):
     encoders: Annotated[dict[Name, EncoderConfig], Field(min_length=1)]
     connectors: Annotated[dict[Name, ConnectorConfig], Field(min_length=1)]
     llm: LLMConfig
-    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    stages: tuple[StageConfig, ...]
+    """None where a bridge was read from a LLaVA folder: it comes trained."""
     engine: EngineConfig = TorchEngineConfig()
     log: LogConfig = LogConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -70,11 +71,6 @@ class Recipe(Config):
                 if encoder not in self.encoders:
                     key = f"connectors.{name}.encoders.{index}"
                     raise ValueError(f"{key}: {expected_one_of(self.encoders, encoder)}")
-        media = [connector.medium for connector in self.connectors.values()]
-        for name, connector in self.connectors.items():
-            if media.count(connector.medium) > 1:
-                found = f"two of {connector.medium}"
-                raise ValueError(f"connectors.{name}.medium: expected one connector a medium, found {found}")
         names = [stage.name for stage in self.stages]
         for index, name in enumerate(names):
             if name in names[:index]:

@@ -50,15 +50,16 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
 def _describe(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     """The key at fault, and the line about it."""
     kind, given = detail["type"], detail["input"]
-    loc = detail["loc"][:-1] if kind in ("extra_forbidden", "missing") else detail["loc"]
-    place = walk(Place("", model), loc)
+    inside = kind in ("extra_forbidden", "missing", "value_error")  # the section is known; a key of it is at fault
+    loc = detail["loc"] if kind not in ("extra_forbidden", "missing") else detail["loc"][:-1]
+    place = walk(Place("", model), loc, into_last=inside)
     if kind == "extra_forbidden":
         hint = did_you_mean(_fields(place.annotation), detail["loc"][-1])
         key = place.child(detail["loc"][-1], None).key
         return key, f"{key}: unknown key" + (f"; {hint}" if hint else "")
     if kind == "missing":
-        name = str(detail["loc"][-1])
-        missing = place.child(name, field_annotation(place.annotation, name))
+        name = detail["loc"][-1]
+        missing = place.child(name, child_annotation(_branches(place.annotation)[0], name))
         return missing.key, f"{missing.key}: missing; expected {phrase(missing.annotation)}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         kinds = list(_by_kind(_branches(place.annotation)))
@@ -75,18 +76,21 @@ def _describe(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "string_pattern_mismatch":
         return place.key, f"{place.key}: expected text that matches {detail['ctx']['pattern']}, found {shown(given)}"
     literals = _literals(place.annotation)
-    if kind == "literal_error" and len(literals) == len(_branches(place.annotation)):
+    if kind == "literal_error" and all(
+        get_origin(_bare(branch)[0]) is Literal for branch in _branches(place.annotation)
+    ):
         return place.key, f"{place.key}: {expected_one_of(literals, given)}"
     return place.key, f"{place.key}: expected {phrase(place.annotation)}, found {shown(given)}"
 
 
-def walk(place: Place, loc: Sequence[str | int]) -> Place:
-    """Follows a pydantic location; the names of union branches lead on, but are no part of the key."""
+def walk(place: Place, loc: Sequence[str | int], into_last: bool) -> Place:
+    """Follows a pydantic location. The names of union branches are no part of the key but lead on, the last one only if
+    ``into_last``: otherwise the whole union is what was expected."""
     for position, element in enumerate(loc):
         branches = _branches(place.annotation)
         if len(branches) > 1:
             branch = _branch(branches, str(element))
-            if branch is None or position == len(loc) - 1:
+            if branch is None or (position == len(loc) - 1 and not into_last):
                 return place
             place = Place(place.key, branch)
             continue
@@ -102,7 +106,8 @@ def child_annotation(annotation: Any, element: str | int) -> Any:
     annotation, _ = _bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return field_annotation(annotation, str(element))
+        field = annotation.model_fields.get(str(element))
+        return None if field is None else _constrained(field)
     if origin is dict:
         return arguments[1]
     if origin is list or (origin is tuple and arguments[-1] is Ellipsis):
@@ -112,15 +117,11 @@ def child_annotation(annotation: Any, element: str | int) -> Any:
     return None
 
 
-def field_annotation(model: Any, name: str) -> Any:
-    """A field's annotation with its constraints put back; ``None`` for an unknown field."""
-    model, _ = _bare(model)
-    field: FieldInfo | None = model.model_fields.get(name)
-    if field is None:
-        return None
-    annotation = field.annotation
+def _constrained(field: FieldInfo) -> Any:
+    """A field's annotation with the constraints that pydantic keeps beside it."""
+    annotation: Any = field.annotation
     for constraint in field.metadata:
-        annotation = Annotated[annotation, constraint]  # type: ignore[assignment]
+        annotation = Annotated[annotation, constraint]
     return annotation
 
 
@@ -215,5 +216,4 @@ def _branch(branches: Sequence[Any], label: str) -> Any:
 
 
 def _fields(model: Any) -> list[str]:
-    model, _ = _bare(model)
-    return list(getattr(model, "model_fields", ()))
+    return list(getattr(_bare(_branches(model)[0])[0], "model_fields", ()))

@@ -14,6 +14,13 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 """A word that can stand in a dotted key and be a folder."""
 
+Metric = Literal[
+    "loss",
+    "caption.fact_f1", "caption.exact", "caption.cider", "caption.bleu_4", "caption.chair_i", "caption.chair_s",
+    "vqa.accuracy", "vqa.exact",
+    "pope.f1", "pope.accuracy",
+]  # fmt: skip
+
 
 class GroupConfig(Config):
     """Parameters that train with their own rate; the first group that matches a parameter has it."""
@@ -56,7 +63,8 @@ class ValidationConfig(Config):
     data: DataConfig
     every: Annotated[int, Field(ge=1)]
     """Steps from one validation to the next; the last step is always validated."""
-    metric: Literal["loss"] = "loss"
+    metric: Metric = "loss"
+    """What decides: the objectives' loss, or a task's score on the texts generated for the samples."""
     keep: Literal["best", "last"] = "best"
     """Which weights the stage's bridge gets: those of the best validation, or the last ones."""
     patience: Annotated[int, Field(ge=1)] | None = None

@@ -22,8 +22,10 @@ from mmbridge.evaluation.probe import held_out_accuracy
 from mmbridge.frozen import locate
 from mmbridge.recipes.world_llm import text_accuracy
 
-ATTRIBUTES = ("shape", "colour", "size", "texture", "place")
-GATED = ("shape", "colour", "size", "place")
+ATTRIBUTES = {"shape": "shape", "colour": "colour", "size": "size", "texture": "texture", "position": "place"}
+"""What is probed, under the name its kind of question has, and the attribute of an object that it is."""
+
+GATED = ("shape", "colour", "size", "position")
 PROBE_GATE, TEXT_GATE = 0.98, 0.97
 
 
@@ -48,11 +50,11 @@ def probe(encoder: VisionEncoder, scenes: Sequence[Scene]) -> dict[str, float]:
     features, owners = middle_tokens(encoder, scenes)
     things = [thing for scene in scenes for thing in scene.objects]
     found = {}
-    for attribute in ATTRIBUTES:
+    for name, attribute in ATTRIBUTES.items():
         values = [getattr(thing, attribute) for thing in things]
         order = sorted(set(values))
         labels = torch.tensor([order.index(value) for value in values])
-        found[attribute] = round(float(held_out_accuracy(features, labels, scenes=owners).value), 4)
+        found[name] = round(float(held_out_accuracy(features, labels, scenes=owners).value), 4)
     return found
 
 

@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 VOCABULARY = 1280
-PROMPT_WEIGHT = 0.1
+PROMPT_WEIGHT = 0.02
 """Weight of the loss on what the user says, against 1 on what the assistant answers."""
 
 
@@ -69,12 +69,14 @@ def _texts(seed: int, held_out: bool, indices: range) -> list[str]:
     return [rendered(talk(seed, i, held_out=held_out)) for i in indices]
 
 
-def corpus(tokenizer: PreTrainedTokenizerFast, count: int, *, held_out: bool, workers: int) -> list[np.ndarray]:
+def corpus(
+    tokenizer: PreTrainedTokenizerFast, count: int, *, held_out: bool, workers: int, seed: int = 0
+) -> list[np.ndarray]:
     """Token ids of ``count`` conversations."""
     spans = [range(start, min(start + 5000, count)) for start in range(0, count, 5000)]
     ids: list[np.ndarray] = []
     with ProcessPoolExecutor(workers) as pool:
-        for texts in pool.map(partial(_texts, 0, held_out), spans):
+        for texts in pool.map(partial(_texts, seed, held_out), spans):
             encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
             ids += [np.array(row, np.int16) for row in encoded]
     return ids
@@ -181,6 +183,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="positions a batch")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--noise", type=float, default=5.0, help="NEFTune's alpha")
+    parser.add_argument("--seed", type=int, default=0, help="of the corpus")
+    parser.add_argument("--go-on", action="store_true", help="start from the weights already in OUT")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
 
@@ -197,12 +201,14 @@ def main() -> None:
         num_key_value_heads=6, max_position_embeddings=1024, tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    config.dtype = "bfloat16"
-    model = LlamaForCausalLM(config)
+    model = (
+        LlamaForCausalLM.from_pretrained(given.out, dtype=torch.float32) if given.go_on else LlamaForCausalLM(config)
+    )
+    model.config.dtype = "bfloat16"  # what the saved weights are in
     model.to(device)  # type: ignore[arg-type]
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     task = Pretraining(model, tokenizer, given.noise)
-    ids = corpus(tokenizer, given.talks, held_out=False, workers=given.workers)
+    ids = corpus(tokenizer, given.talks, held_out=False, workers=given.workers, seed=given.seed)
     print(f"{len(ids)} conversations, {sum(map(len, ids)) / 1e6:.1f} M tokens", flush=True)
 
     def save() -> None:

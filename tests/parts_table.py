@@ -1,6 +1,6 @@
 """The README's table of parts, made from the config unions and from the tests marked as proofs.
 
-    python tests/parts_table.py     rewrites the table in README.md
+    python -m tests.parts_table     rewrites the table in README.md
 
 Tests are read, not run or imported: a mark is found in the source, so this takes well under a second.
 """
@@ -79,12 +79,12 @@ def _marks(decorators: list[ast.expr], path: Path) -> Iterator[tuple[str, str]]:
         words = {keyword.arg: keyword.value for keyword in decorator.keywords}
         kind, against = (*decorator.args, words.get("kind"))[0], words.get("against")
         if not isinstance(kind, ast.Constant) or not isinstance(against, ast.Constant):
-            raise ValueError(f"{path}:{decorator.lineno}: a proof names its kind and what it is held against in literals")
+            raise ValueError(f"{path}:{decorator.lineno}: kind and against of a proof must be written in literals")
         yield str(kind.value), str(against.value)
 
 
 def papers(config: type[Config]) -> list[str]:
-    """arXiv ids in a config's docstring, and in the header of the module that its ``build`` imports."""
+    """arXiv ids, and the remark after each, in a config's docstring and in the header of the module it builds from."""
     texts = [inspect.getdoc(config) or ""]
     build = getattr(config, "build", None)
     source = inspect.getsource(build) if build is not None else ""
@@ -93,7 +93,8 @@ def papers(config: type[Config]) -> list[str]:
         if spec is not None and spec.origin is not None:
             tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
             texts.append(ast.get_docstring(tree) or "")
-    return list(dict.fromkeys(re.findall(r"arXiv (\d{4}\.\d{4,5})", " ".join(texts))))
+    found = re.findall(r"arXiv (\d{4}\.\d{4,5})( \([^)]*\))?", " ".join(" ".join(texts).split()))
+    return list(dict.fromkeys(paper + remark.replace("``", "`") for paper, remark in found))
 
 
 def table() -> str:
@@ -102,10 +103,10 @@ def table() -> str:
     lines = ["| part | kind | what it is | paper (arXiv) | held against |", "|---|---|---|---|---|"]
     for part in parts():
         about = (inspect.getdoc(part.config) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
-        about = re.sub(r"\s*\(?[^(.;]*arXiv [^)]*\)?\.?$", "", about).rstrip(".") if "(" in about else about.rstrip(".")
+        about = about.rstrip(".")
         against = dict.fromkeys(proof.against for proof in marked if proof.kind == part.kind)
         held = "; ".join(against).replace("|", "\\|")
-        lines.append(f"| {part.role} | `{part.kind}` | {about} | {', '.join(papers(part.config)) or '–'} | {held} |")
+        lines.append(f"| {part.role} | `{part.kind}` | {about} | {'; '.join(papers(part.config)) or '–'} | {held} |")
     return "\n".join(lines)
 
 

@@ -34,14 +34,18 @@ def test_light_modules_load_nothing_heavy(module: str) -> None:
     assert loaded_after(f"import {module}") == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["recipes"], ["info", "quickstart"], ["train", "nope"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["recipes"], ["info", "quickstart"], ["train", "nope"]]
+)
 def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_after(f"from mmbridge.cli.app import run\nrun({arguments!r})") == []
 
 
 def test_public_names() -> None:
     assert loaded_after("from mmbridge import Recipe, __version__") == []
-    run = subprocess.run([sys.executable, "-c", "import mmbridge; mmbridge.Brigde"], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", "import mmbridge; mmbridge.Brigde"], capture_output=True, text=True, check=False
+    )
     assert "module 'mmbridge' has no attribute 'Brigde'" in run.stderr
 
 

@@ -49,7 +49,7 @@ def scene_talk(random: Random) -> Turns:
     scene = compose(random, novel=None)
     told = describe(scene, random)
     turns: Turns = []
-    for turn in range(int(random.choice((1, 2, 4, 6, 8)))):
+    for turn in range(int(random.choice((1, 4, 8, 10)))):
         question, answer = _about(scene, random)
         if turn == 0:
             question = f"{question}\n{told}" if random.random() < 0.08 else f"{told}\n{question}"

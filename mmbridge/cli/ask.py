@@ -33,7 +33,7 @@ def ask(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
 ) -> None:
-    """Ask one question about all the files together."""
+    """Ask one question about all the files."""
     if streamed and json:
         raise UserError("--stream", "cannot be combined with --json")
     if streamed and beams > 1:

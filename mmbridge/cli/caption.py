@@ -37,7 +37,7 @@ def caption(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
 ) -> None:
-    """Describe each file: its text, or with --json one object, per file.
+    """Describe each file.
 
     A file that cannot be used is told on stderr and the others go on; exit code 1 then, or 2 when none was usable.
     """

@@ -39,7 +39,10 @@ def make_world(
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 100,
     format: Annotated[Layout, typer.Option(help="An imagefolder, or WebDataset shards.")] = Layout.FOLDER,
 ) -> None:
-    """Render scenes whose truth is known: captions, facts, questions and answers, for training or `mmbridge eval`."""
+    """Render scenes whose truth is known.
+
+    Each has a caption, facts, questions and answers, for training or for `mmbridge eval`.
+    """
     require_writable(folder)
 
     from mmbridge.data.world.write import write_world

@@ -58,7 +58,10 @@ def evaluate(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
 ) -> None:
-    """Measure a bridge on data whose truth is known; with --json FILE the answers go to FILE.rows.jsonl beside it."""
+    """Measure a bridge on data whose truth is known.
+
+    With --json FILE every answer is written to FILE.rows.jsonl beside it.
+    """
     if json is not None:
         require_writable_file(json)
     options = generation(max_new_tokens, beams, temperature, seed)
@@ -74,6 +77,7 @@ def evaluate(
     loaded = Bridge.from_pretrained(bridge, device=device, dtype=dtype)
     report = run(loaded, ShuffledMedia(source) if shuffle_media else source, task.value, options, limit, batch_size)
     if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(report.to_json() + "\n", encoding="utf-8")
         report.write_rows(json.with_name(f"{json.name}.rows.jsonl"))
     print(report.render())

@@ -21,7 +21,10 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
     format: Annotated[Format, typer.Option(help="The format to write.")] = Format.LLAVA,
 ) -> None:
-    """Write a bridge as a transformers LLaVA folder, which every server that reads that format can serve."""
+    """Write a bridge in another format.
+
+    llava is the folder format of transformers' LLaVA, which many servers read.
+    """
     require_writable(folder)
 
     from mmbridge.bridge import Bridge

@@ -50,14 +50,16 @@ def generation(max_new_tokens: int, beams: int, temperature: float, seed: int) -
 
 
 def require_writable(folder: Path) -> None:
-    """Makes ``folder``, and finds out now rather than after hours of work whether files can be written there.
+    """Finds out now, rather than after hours of work, whether ``folder`` can be made and written to.
 
     Raises:
-        UserError: it cannot be made or written to.
+        UserError: it cannot.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        place = folder.absolute()
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise UserError(folder, f"cannot write there: {os.strerror(error.errno or 0).lower()}") from None

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +23,13 @@ def show_answer(media: Sequence[str], question: str | None, answer: "Answer", as
         show_json(line)
     else:
         say(answer.text, ", ".join(media) if named else "")
+
+
+def stream(pieces: Iterable[str]) -> None:
+    """Pieces of one answer as they come, then the end of the line."""
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print(flush=True)
 
 
 def show_json(value: Any) -> None:
@@ -54,6 +61,7 @@ def show_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[objec
         Console().print(table, markup=False)
         return
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    print(title)
+    if title:
+        print(title)
     for row in [list(headers), *cells]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -5,7 +5,7 @@ from mmbridge.cli.output import show_json, show_table
 
 
 def recipes(json: Json = False) -> None:
-    """List the recipes that come with the package."""
+    """List the shipped recipes."""
     from mmbridge.recipe_file import load, shipped
 
     found = [load(name) for name in shipped()]
@@ -16,7 +16,7 @@ def recipes(json: Json = False) -> None:
             show_json(line | {"variants": list(recipe.variants)})
         return
     rows = [
-        (recipe.name, " ".join(stage.name for stage in recipe.stages), " ".join(recipe.variants), recipe.about)
+        (recipe.name, " ".join(stage.name for stage in recipe.stages), recipe.about, " ".join(recipe.variants))
         for recipe in found
     ]
-    show_table("", ("recipe", "stages", "variants", "about"), rows)
+    show_table("", ("recipe", "stages", "about", "variants"), rows)

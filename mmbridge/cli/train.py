@@ -13,7 +13,7 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides such as stages.0.steps=100 or variant=world."),
+        typer.Argument(metavar="KEY=VALUE", help="Overrides such as stages.0.steps=100 or variant=world."),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; runs/<recipe> by default.")] = None,
     stage: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this stage; may be repeated.")] = None,
@@ -21,7 +21,10 @@ def train(
     device: Device = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run; the recipe's by default.")] = None,
 ) -> None:
-    """Train a bridge stage by stage; DIR/bridge is the last finished one."""
+    """Train a bridge from a recipe.
+
+    DIR/bridge is the last finished stage, DIR/stages/<name> each stage's bridge.
+    """
     from mmbridge.recipe_file import load
 
     added = [f"engine.device={device}"] if device else []

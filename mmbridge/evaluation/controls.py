@@ -5,7 +5,7 @@ A score means that the bridge sees only if these fall to chance (``mmbridge.eval
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from mmbridge.errors import DataError
 
 if TYPE_CHECKING:
     from mmbridge.bridge import Bridge
+    from mmbridge.encoders.base import EncoderFacts
 
 
 class ShuffledMedia:
@@ -80,7 +81,11 @@ def with_random_connectors(bridge: "Bridge", seed: int = 0) -> "Bridge":
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = {
-            name: config.build([bridge.encoders[encoder].facts for encoder in config.encoders], bridge.llm.width)
+            name: config.build(
+                [cast("EncoderFacts", bridge.encoders[encoder].facts) for encoder in config.encoders],
+                bridge.llm.width,
+                f"connectors.{name}",
+            )
             for name, config in bridge.recipe.connectors.items()
         }
     twin = copy.copy(bridge)

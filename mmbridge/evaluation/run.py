@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from mmbridge.answer import Answer
 from mmbridge.data.sample import Message, Sample
 from mmbridge.data.sources import Source
 from mmbridge.errors import DataError, MediaError
@@ -29,17 +30,10 @@ Task = Literal["caption", "vqa", "pope"]
 _WINDOW = 16
 """Batches whose samples are held in memory and ordered by prompt length together."""
 
+_COUNTED = 32
+"""Samples answered once more to count FLOPs."""
+
 _GREEDY = GenerationOptions()
-
-
-class Answer(Protocol):
-    """What is kept of one generated answer."""
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def perceptual_tokens(self) -> int: ...
 
 
 class Answering(Protocol):
@@ -83,7 +77,6 @@ def evaluate(
         raise DataError(source.name, "expected at least one sample, found none")
     rows: dict[int, Row] = {}
     failed: dict[int, Failure] = {}
-    costed: list[Sample] = []
     seconds = 0.0
     with Progress(f"eval {task}", total) as progress:
         for batch in _batches(source, task, total, batch_size, failed):
@@ -95,10 +88,9 @@ def evaluate(
                     failed[index] = answer
                 else:
                     rows[index] = _row(sample, answer)
-            costed = costed or [sample for index, sample in batch if index in rows]
             progress.advance(len(batch))
     ordered = tuple(rows[index] for index in sorted(rows))
-    flops, note = _flops(bridge, costed, options, len(ordered))
+    flops, note = _flops(bridge, source, sorted(rows), options)
     return Report(
         task=task,
         metrics=_scores(ordered, task, parse_facts) if ordered else {},
@@ -189,11 +181,16 @@ def _world_parser() -> Parser:
     return parse_facts
 
 
-def _flops(bridge: Answering, samples: list[Sample], options: GenerationOptions, count: int) -> tuple[int | None, str]:
-    """FLOPs executed for ``count`` samples, from one batch answered again under the counter, outside the clock."""
-    if not samples:
+def _flops(
+    bridge: Answering, source: Source, answered: list[int], options: GenerationOptions
+) -> tuple[int | None, str]:
+    """FLOPs executed for all answered samples, from a batch spread evenly over them, run again outside the clock."""
+    if not answered:
         return None, "no sample was answered"
+    chosen = answered[:: -(-len(answered) // _COUNTED)]
+    samples = [source[index] for index in chosen]
     found = executed_flops(lambda: _answers(bridge, samples, options))
     if found == 0:
         return None, "the bridge ran no operation that torch counts"
-    return round(found * count / len(samples)), f"counted on one batch of {len(samples)}, scaled to {count} samples"
+    note = f"counted on one batch of {len(chosen)}, spread over the source, and scaled to {len(answered)} samples"
+    return round(found * len(answered) / len(chosen)), note

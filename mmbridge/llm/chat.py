@@ -15,6 +15,7 @@ from mmbridge.data.sample import Message
 
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*\Z")
+_OPEN_THOUGHT = re.compile(r"<think>\s*\Z")
 _ANSWER = "mmbridge answers"
 
 Turn = Mapping[str, Any]
@@ -40,7 +41,6 @@ class ChatTemplate:
         self.marked = _MARK.search(source) is not None
         # Thinking is off, or Qwen3 and its like would spend the answer's tokens on it.
         self._variables = {**tokenizer.special_tokens_map, "enable_thinking": False}
-        self.end: str | None = None
         text, spans = self._render(_probe(), marks=self.marked)
         if (found := text.rfind(_ANSWER)) < 0:
             raise TemplateFaultError("it does not write what the assistant says")
@@ -50,16 +50,20 @@ class ChatTemplate:
             if not any(start <= found and behind <= stop for start, stop in spans):
                 raise TemplateFaultError("its {% generation %} marks are not around what the assistant says")
             self.tail = text[behind : max(stop for _, stop in spans)]
-        tokens = (token.content for token in tokenizer.added_tokens_decoder.values())
-        names = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
-        if names and (closing := re.compile(r"\s*(" + "|".join(map(re.escape, names)) + ")").match(text, behind)):
-            self.end = closing[1]
-        if not self.marked and self.end is None:
+        self.end = _closing(text, behind, tokenizer)
+        self._ends = {self.end}
+        if not self.marked:  # gpt-oss closes an earlier turn with another token than the last
+            followed = self._render([*_probe(), _probe()[0]])[0]
+            self._ends.add(_closing(followed, followed.rfind(_ANSWER) + len(_ANSWER), tokenizer))
+        if not self.marked and None in self._ends:
             raise TemplateFaultError("it has no {% generation %} marks and ends the assistant's turn with no token")
 
     def prompt(self, turns: Sequence[Turn]) -> str:
-        """The conversation as text, with the opening of the assistant's next turn."""
-        return self._render(turns, opening=True)[0]
+        """The conversation as text, with the opening of the assistant's next turn.
+
+        A thought that DeepSeek-R1's template opens there is left out, as it is from the answers learnt from.
+        """
+        return _OPEN_THOUGHT.sub("", self._render(turns, opening=True)[0])
 
     def conversation(self, turns: Sequence[Turn]) -> tuple[str, list[Extent]]:
         """The conversation as text, and where in it the assistant speaks (ends of turns included)."""
@@ -77,11 +81,13 @@ class ChatTemplate:
             start = next((len(each) for each in openings if text.startswith(each)), -1)
             if start < 0:
                 raise TemplateFaultError("the chat template rewrites earlier turns, so the answers cannot be found")
-            assert self.end is not None
-            stop = text.find(self.end, start) + len(self.end)
-            if stop < start:
+            ends = [end for end in self._ends if end is not None]
+            if held := next((end for end in ends for part in turn["content"] if end in part.get("text", "")), None):
+                raise TemplateFaultError(f"the answer holds {held!r}, which the chat template ends turns with")
+            closings = [(found, found + len(end)) for end in ends if (found := text.find(end, start)) >= 0]
+            if not closings:
                 raise TemplateFaultError("the chat template closes no turn behind the answer")
-            spans.append((start, stop))
+            spans.append((start, min(closings)[1]))
         return spans
 
     def _render(self, turns: Sequence[Turn], *, opening: bool = False, marks: bool = False) -> tuple[str, list[Extent]]:
@@ -122,6 +128,14 @@ def reads_strings(template: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     except Exception:  # a template made for parts may fail in any way on a string
         return False
     return _ANSWER in texts[0]
+
+
+def _closing(text: str, behind: int, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token, if one, that stands at this place of a text, white space aside."""
+    tokens = (token.content for token in tokenizer.added_tokens_decoder.values())
+    names = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
+    closing = re.compile(r"\s*(" + "|".join(map(re.escape, names)) + ")").match(text, behind) if names else None
+    return closing[1] if closing else None
 
 
 def _probe() -> list[Turn]:

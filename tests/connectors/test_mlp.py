@@ -9,7 +9,6 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from mmbridge.connectors.config import MLPConfig
 from mmbridge.connectors.mlp import MLP
 
-
 PARTS = {True: ("weight", "bias"), False: ("weight",)}
 
 

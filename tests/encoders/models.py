@@ -19,11 +19,11 @@ from timm.models import save_for_hf
 
 from tests.tiny import tiny_clip, tiny_siglip
 
-BODY = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
-VISION = {**BODY, "image_size": 32, "patch_size": 8}
-TEXT = {**BODY, "vocab_size": 300, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 1}
+BODY: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
+VISION: dict[str, Any] = {**BODY, "image_size": 32, "patch_size": 8}
+TEXT: dict[str, Any] = {**BODY, "vocab_size": 300, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 1}
 SQUARE = {"height": 32, "width": 32}
-SHORTEST = {"size": {"shortest_edge": 32}, "crop_size": SQUARE}
+SHORTEST: dict[str, Any] = {"size": {"shortest_edge": 32}, "crop_size": SQUARE}
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -40,6 +40,16 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
     random = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.data.normal_(1.0 if parameter.ndim == 1 else 0.0, 0.2, generator=random)
+
+
+def _clip_words(folder: Path) -> None:
+    """CLIP with a tokenizer of its own kind, which opens and closes every text: the tower pools where it closes."""
+    letters = [*"abcdefghijklmnopqrstuvwxyz"]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    table = {word: index for index, word in enumerate(words)}
+    transformers.CLIPTokenizer(vocab=table, merges=[], model_max_length=16).save_pretrained(folder)
+    config = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=24)
+    _saved(transformers.CLIPModel(config), transformers.CLIPImageProcessor(**SHORTEST), folder)
 
 
 def _siglip_naflex(folder: Path) -> None:
@@ -59,8 +69,9 @@ def _dinov2_registers(folder: Path) -> None:
 
 
 def _mae(folder: Path) -> None:
-    small = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
-    model = transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**VISION, **small))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    decoder: dict[str, Any] = {f"decoder_{name}": size for name, size in sizes.items()}
+    model = transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**VISION, **decoder))
     _saved(model, transformers.ViTImageProcessor(size=SQUARE), folder)
 
 
@@ -92,7 +103,7 @@ def _saved(model: Any, processor: Any, folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-TIMM = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 4}
+TIMM: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 4}
 
 
 def _timm(architecture: str, **options: Any) -> Callable[[Path], None]:
@@ -120,6 +131,7 @@ def _open_clip(**vision: Any) -> Callable[[Path], None]:
 
 MAKERS: dict[str, Callable[[Path], object]] = {
     "clip": tiny_clip,
+    "clip_words": _clip_words,
     "siglip": tiny_siglip,
     "siglip_naflex": _siglip_naflex,
     "dinov2": _dinov2,

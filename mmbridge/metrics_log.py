@@ -1,0 +1,96 @@
+"""Where the figures of a stage go: metrics.jsonl always; TensorBoard, Weights & Biases, trackio as the recipe says."""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mmbridge.errors import RecipeError
+from mmbridge.recipe import LogConfig, Recipe
+
+Sink = Callable[[int, Mapping[str, float]], None]
+"""Takes the figures of a step."""
+
+
+class MetricsLog:
+    """Writes figures to all sinks of a stage, and closes them however the stage ends.
+
+    Every step is a line of ``metrics.jsonl``, flushed at once; the other sinks get every ``log.every``-th step, and
+    whatever comes beside steps.
+
+    Raises:
+        RecipeError: a sink that the recipe names is not installed.
+    """
+
+    def __init__(self, recipe: Recipe, stage: str, folder: Path, tensorboard: Path) -> None:
+        require_installed(recipe.log)
+        self._recipe, self._stage, self._tensorboard = recipe, stage, tensorboard
+        self._path = folder / "metrics.jsonl"
+        self._closing = ExitStack()
+        self._sinks: list[Sink] = []
+
+    def __enter__(self) -> Self:
+        self._file = self._closing.enter_context(self._path.open("w", encoding="utf-8"))
+        log, named = self._recipe.log, f"{self._recipe.name}/{self._stage}"
+        if log.tensorboard:
+            self._add_tensorboard()
+        if log.wandb is not None:
+            wandb = import_module("wandb")
+            run = wandb.init(
+                project=log.wandb, name=named, config=self._config(), dir=str(self._tensorboard.parents[1])
+            )
+            self._closing.callback(run.finish)
+            self._sinks.append(lambda step, values: run.log(dict(values), step=step))
+        if log.trackio is not None:
+            trackio = import_module("trackio")
+            trackio.init(project=log.trackio, name=named, config=self._config())
+            self._closing.callback(trackio.finish)
+            self._sinks.append(lambda step, values: trackio.log(dict(values), step=step))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def write(self, step: int, values: Mapping[str, float], *, everywhere: bool) -> None:
+        """The figures of a step, to metrics.jsonl, and to the other sinks if asked."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if everywhere:
+            for sink in self._sinks:
+                sink(step, values)
+
+    def _add_tensorboard(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer: Any = SummaryWriter(str(self._tensorboard))
+        self._closing.callback(writer.close)
+
+        def write(step: int, values: Mapping[str, float]) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+
+        self._sinks.append(write)
+
+    def _config(self) -> dict[str, Any]:
+        return self._recipe.model_dump(mode="json")
+
+
+def require_installed(log: LogConfig) -> None:
+    """Finds out before training whether what the recipe names is there.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    for name, project in (("wandb", log.wandb), ("trackio", log.trackio)):
+        if project is None:
+            continue
+        try:
+            import_module(name)
+        except ImportError:
+            problem = f"expected the package {name} to be installed, found none"
+            raise RecipeError(f"log.{name}", problem, f"pip install 'mmbridge[{name}]', or set it to null") from None

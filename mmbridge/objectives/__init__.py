@@ -1,0 +1,1 @@
+"""Named, weighted losses, one module each."""

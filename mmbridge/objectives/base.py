@@ -1,0 +1,26 @@
+"""What an objective is: a sum over terms that can be counted before anything runs.
+
+A step's loss is the sum over all its batches, on all processes, divided by the number of terms in all of them. That
+number is known before the first backward pass, so a step's gradient is that of one big batch however it is cut.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+
+from mmbridge.data.batch import Batch
+
+if TYPE_CHECKING:
+    from mmbridge.bridge import BridgeOutput
+
+
+class Objective(Protocol):
+    """One loss."""
+
+    def terms(self, batch: Batch) -> int:
+        """How many terms the sum over this batch has."""
+        ...
+
+    def __call__(self, output: "BridgeOutput", batch: Batch) -> Tensor:
+        """The sum of the terms, a scalar in float32."""
+        ...

@@ -1,0 +1,215 @@
+"""The folder of a run: everything needed to repeat it, and what came of it.
+
+    recipe.yaml            the recipe, fully resolved
+    environment.json       versions, commit, hardware, command, seed
+    stages/NAME/           a finished stage: its bridge, metrics.jsonl, environment.json
+    stages/NAME.partial/   the stage in work
+    bridge/                the bridge of the stage that finished last
+    tensorboard/NAME/      curves
+
+A stage's folder appears whole when the stage is finished, so what is there is finished.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mmbridge.bridge import Bridge
+from mmbridge.bridge_folder import files, fill, find, replaced, write
+from mmbridge.environment import environment
+from mmbridge.errors import RecipeError, UserError
+from mmbridge.loop import Step
+from mmbridge.metrics_log import MetricsLog, require_installed
+from mmbridge.progress import TrainingProgress
+from mmbridge.recipe import Recipe
+from mmbridge.recipe_file import parse
+from mmbridge.stage import StageConfig
+from mmbridge.trainable import settle
+from mmbridge.validation import Validation
+
+
+class StageLog:
+    """Where a stage tells how it goes: the progress shown, and the figures kept."""
+
+    def __init__(self, progress: TrainingProgress, metrics: MetricsLog, every: int, last: int) -> None:
+        self._progress, self._metrics, self._every, self._last = progress, metrics, every, last
+        self._totals = {"steps": 0.0, "samples": 0.0, "tokens": 0.0, "seconds": 0.0}
+        self._loss = 0.0
+
+    def step(self, step: Step) -> None:
+        """Shows and keeps a step."""
+        values = {
+            "loss": step.loss,
+            "lr": step.lr,
+            "grad_norm": step.grad_norm,
+            "tokens": step.tokens,
+            "perceptual_tokens": step.perceptual,
+            "samples": step.samples,
+            "samples_per_second": step.samples / step.seconds,
+        }
+        if len(step.losses) > 1:
+            values |= {f"loss/{name}": value for name, value in step.losses.items()}
+        self._metrics.write(step.number, values, everywhere=step.number % self._every == 0 or step.number == self._last)
+        self._progress.step(step)
+        self._loss = step.loss
+        for name, value in (
+            ("steps", 1),
+            ("samples", step.samples),
+            ("tokens", step.tokens),
+            ("seconds", step.seconds),
+        ):
+            self._totals[name] += value
+
+    def validate(self, validation: Validation, step: int) -> None:
+        """Validates, shows and keeps what came out."""
+        values = validation(step)
+        self._metrics.write(step, values, everywhere=True)
+        self._progress.say("  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The stage in figures."""
+        return {"loss": self._loss} | self._totals
+
+
+class Run:
+    """A run's folder, opened for training.
+
+    Args:
+        recipe: resolved.
+        folder: new or empty, or a run of the same recipe to go on with.
+        stages: only these are trained, anew where they were finished.
+        resume: leave finished stages as they are.
+
+    Raises:
+        UserError: the folder holds something else, or a run that would be overwritten.
+        RecipeError: the run to resume was made from another recipe.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, stages: Sequence[str] | None, resume: bool) -> None:
+        self.recipe, self.folder, self._resume = recipe, folder, resume
+        self.console = plain_or_terminal()
+        self._only = stages
+        require_installed(recipe.log)
+        self._refuse_foreign()
+        (folder / "stages").mkdir(parents=True, exist_ok=True)
+        if resume and (folder / "recipe.yaml").exists():
+            self._refuse_another_recipe()
+        (folder / "recipe.yaml").write_text(recipe.dump(), encoding="utf-8")
+        (folder / "environment.json").write_text(json.dumps(environment(recipe), indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def todo(self) -> list[StageConfig]:
+        """The stages to train, in order."""
+        chosen = [stage for stage in self.recipe.stages if self._only is None or stage.name in self._only]
+        return [stage for stage in chosen if not (self._resume and self.stage_folder(stage.name).exists())]
+
+    def stage_folder(self, name: str) -> Path:
+        """Where a finished stage is."""
+        return self.folder / "stages" / name
+
+    def seed(self, stage: StageConfig) -> int:
+        """Of a stage's data and dropout: stages differ, whatever else is trained in the same run."""
+        return self.recipe.seed + self.recipe.stages.index(stage)
+
+    def start(self, bridge: Bridge, stage: StageConfig) -> None:
+        """Gives a bridge the weights its stage starts from.
+
+        Raises:
+            RecipeError: the stage before has not been trained here.
+            BridgeError: the bridge to start from is missing, or does not fit.
+        """
+        index = self.recipe.stages.index(stage)
+        if stage.init == "fresh" or (stage.init == "previous" and index == 0):
+            return
+        if stage.init == "previous":
+            name = self.recipe.stages[index - 1].name
+            source = self.stage_folder(name)
+            if not source.exists():
+                problem = f"expected the stage before, {name}, in {self.folder}, found it not trained"
+                raise RecipeError(
+                    f"stages.{stage.name}.init", problem, "train it first, or set init to fresh or a bridge"
+                )
+        else:
+            source = find(stage.init)
+        fill(bridge, source)
+
+    @contextmanager
+    def log(self, stage: StageConfig, steps: int) -> Iterator[StageLog]:
+        """Opens a stage's logs, and closes them however it ends."""
+        partial, curves = self._partial(stage), self.folder / "tensorboard" / stage.name
+        for old in (partial, curves):
+            shutil.rmtree(old, ignore_errors=True)
+        partial.mkdir()
+        shutil.copyfile(self.folder / "environment.json", partial / "environment.json")
+        every = self.recipe.log.every
+        with ExitStack() as stack:
+            metrics = stack.enter_context(MetricsLog(self.recipe, stage.name, partial, curves))
+            progress = stack.enter_context(TrainingProgress(stage.name, steps, every, self.console))
+            yield StageLog(progress, metrics, every, steps)
+
+    def finish(self, bridge: Bridge, stage: StageConfig, metrics: dict[str, Any]) -> Bridge:
+        """Saves what a stage has made, as its own folder and as the run's bridge; freezes the bridge again."""
+        bridge.stage, bridge.metrics = stage.name, metrics
+        partial, finished = self._partial(stage), self.stage_folder(stage.name)
+        write(bridge, partial)
+        shutil.rmtree(finished, ignore_errors=True)
+        os.replace(partial, finished)
+        self.publish(stage.name)
+        settle(bridge)
+        return bridge
+
+    def publish(self, stage: str) -> None:
+        """Makes a finished stage's bridge the run's. Files are shared with the stage's folder where links can be."""
+        with replaced(self.folder / "bridge") as folder:
+            for file in files(self.stage_folder(stage)):
+                try:
+                    os.link(file, folder / file.name)
+                except OSError:  # a file system without hard links
+                    shutil.copy2(file, folder / file.name)
+
+    def _partial(self, stage: StageConfig) -> Path:
+        return self.folder / "stages" / f"{stage.name}.partial"
+
+    def _refuse_foreign(self) -> None:
+        if not self.folder.exists() or not any(self.folder.iterdir()):
+            return
+        if not (self.folder / "stages").is_dir():
+            found = min(each.name for each in self.folder.iterdir())
+            raise UserError(self.folder, f"expected an empty folder or a run, found {found}", "name another --out")
+        done = [stage.name for stage in self.recipe.stages if self.stage_folder(stage.name).exists()]
+        if done and not self._resume and self._only is None:
+            problem = f"expected an empty folder, found a run with finished stages ({', '.join(done)})"
+            raise UserError(self.folder, problem, "--resume goes on with it; or name another --out")
+
+    def _refuse_another_recipe(self) -> None:
+        path = self.folder / "recipe.yaml"
+        saved = _flat(parse(path.read_text(encoding="utf-8"), str(path)).model_dump(mode="json"))
+        now = _flat(self.recipe.model_dump(mode="json"))
+        for key in sorted(saved.keys() | now.keys()):
+            if saved.get(key) != now.get(key):
+                problem = f"expected {saved.get(key)!r} as in {path}, found {now.get(key)!r}"
+                raise RecipeError(key, problem, "resume with the recipe of the run, or name another --out")
+
+
+def plain_or_terminal() -> Console:
+    """Standard output; wide where it is no terminal, so that nothing is cut off in a log."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Nested sections as dotted keys."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inner is None:
+        return {key: value}
+    flat: dict[str, Any] = {}
+    for name, each in inner:
+        flat |= _flat(each, f"{key}.{name}" if key else str(name))
+    return flat

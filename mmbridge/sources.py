@@ -1,0 +1,70 @@
+"""The frozen sources of a recipe: where its encoders and its LLM come from, and whether they are still the same."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmbridge.errors import BridgeError
+from mmbridge.frozen import content_hash, locate
+from mmbridge.recipe import Recipe
+
+Sources = Mapping[str, Mapping[str, str | None]]
+"""By part (``llm``, ``encoders.NAME``): ``path``, ``revision`` and the ``sha256`` of what is there."""
+
+
+def sources(recipe: Recipe) -> Sources:
+    """What each frozen part is now.
+
+    Raises:
+        RecipeError: a part cannot be found.
+    """
+    parts = {"llm": recipe.llm} | {f"encoders.{name}": config for name, config in recipe.encoders.items()}
+    return {
+        name: {
+            "path": part.path,
+            "revision": part.revision,
+            "sha256": content_hash(locate(part.path, part.revision)),
+        }
+        for name, part in parts.items()
+    }
+
+
+def check(now: Sources, then: Sources) -> None:
+    """Sees to it that frozen parts are those that connectors were trained for.
+
+    Raises:
+        BridgeError: the first part whose contents have changed.
+    """
+    for name, source in now.items():
+        expected, found = (str(each.get("sha256"))[:12] for each in (then.get(name, {}), source))
+        if expected != found:
+            problem = f"{source['path']} has changed: expected contents {expected}, found {found}"
+            raise BridgeError(name, problem, "restore what the bridge was trained with, or train it again")
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """The recipe with its frozen parts pinned: local folders named from the root, hub models by their commit."""
+    return _with_parts(recipe, _pinned)
+
+
+def with_dtype(recipe: Recipe, dtype: str) -> Recipe:
+    """The recipe with its frozen parts in another number format."""
+    return _with_parts(recipe, lambda path, revision: {"dtype": dtype})
+
+
+def _with_parts(recipe: Recipe, changes: Callable[[str, str | None], dict[str, Any]]) -> Recipe:
+    """The recipe with something changed in every frozen part, by its path and revision."""
+    llm = recipe.llm.model_copy(update=changes(recipe.llm.path, recipe.llm.revision))
+    encoders = {
+        name: each.model_copy(update=changes(each.path, each.revision)) for name, each in recipe.encoders.items()
+    }
+    return recipe.model_copy(update={"encoders": encoders, "llm": llm})
+
+
+def _pinned(path: str, revision: str | None) -> dict[str, Any]:
+    if path.startswith("world:"):
+        return {}
+    folder = locate(path, revision)
+    if Path(path).expanduser().is_dir():
+        return {"path": str(folder.absolute())}
+    return {"revision": folder.name}  # the hub client keeps each commit in a folder of its name

@@ -1,0 +1,50 @@
+"""Instruction tuning: an aligned bridge learns to follow instructions; connectors train, and the LLM or LoRA in it may.
+
+The second stage of LLaVA (Visual Instruction Tuning, arXiv 2304.08485; Improved Baselines with Visual Instruction
+Tuning, arXiv 2310.03744).
+"""
+
+from transformers import set_seed
+
+from mmbridge.batches import training_batches
+from mmbridge.bridge import Bridge
+from mmbridge.device import pick
+from mmbridge.engine import TorchEngine
+from mmbridge.loop import fit
+from mmbridge.run import Run
+from mmbridge.sample_view import with_first_shown
+from mmbridge.stage import StageConfig
+from mmbridge.table import print_table
+from mmbridge.trainable import unfreeze
+from mmbridge.validation import Validation
+
+
+def train(run: Run, stage: StageConfig) -> Bridge:
+    """Trains the stage into its run; returns its bridge."""
+    key, seed = f"stages.{stage.name}", run.seed(stage)
+
+    # Parts: encoders and LLM from their frozen sources, connectors from the recipe's seed.
+    bridge = Bridge(run.recipe, stage.template)
+
+    # What trains: connectors, and what the recipe names of the LLM, from where the stage before has left them.
+    unfreeze(bridge, stage, key, parts=["connectors.", "llm."])
+    run.start(bridge, stage)
+    bridge.to(pick(run.recipe.engine.device))
+    print_table(bridge, stage.name, run.console)
+
+    # Data.
+    batches, steps = training_batches(bridge, stage, seed)
+
+    # Engine. What is random from here on, dropout, follows from the seed as well.
+    set_seed(seed)
+    engine = TorchEngine(bridge, stage, steps, key)
+    validation = Validation(engine, stage, steps, seed, key)
+
+    with run.log(stage, steps) as log:
+        for step in fit(engine, with_first_shown(batches, bridge, run.console), steps, stage.accumulate):
+            log.step(step)
+            if validation.due(step.number):
+                log.validate(validation, step.number)
+                if validation.stalled:
+                    break
+    return run.finish(bridge, stage, log.summary | validation.finish() | {"skipped": len(batches.skipped)})

@@ -1,0 +1,212 @@
+"""Batches: the same with any number of workers, whole or resumed, and what bad samples do to them."""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmbridge.data.batch import Batch
+from mmbridge.data.collate import Collate
+from mmbridge.data.config import SkipConfig
+from mmbridge.data.loader import Loader
+from mmbridge.data.mixture import Mixture
+from mmbridge.data.record import Record
+from mmbridge.data.sample import Medium, MediumKind, Sample, conversation
+from mmbridge.data.sources import RecordSource
+from mmbridge.encoders.base import Tiling, Views
+from mmbridge.errors import DataError, MediaError, UserError
+from mmbridge.llm.prompt import Placeholder, Prompt
+from tests.data.pictures import encoded, noise
+
+
+def prompt(sample: Sample) -> Prompt:
+    """A token a character, a placeholder for each medium in front."""
+    if "refuse" in sample.id:
+        raise DataError(f"sample {sample.id}", "refused")
+    text = "".join(part for message in sample.messages for part in message.content if isinstance(part, str))
+    media = tuple(Placeholder(n, medium.kind) for n, medium in enumerate(sample.media))
+    ids = tuple([0] * len(media) + [ord(letter) for letter in text])
+    return Prompt(sample.id, ids, tuple([False] * len(media) + [True] * len(text)), media, text)
+
+
+def prepare(image: Image.Image) -> Views:
+    return Views(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float())
+
+
+def tile(image: Image.Image) -> Views:
+    """As many views as the image's first pixel says, up to three."""
+    views = prepare(image).inputs
+    count = 1 + int(views.flatten()[0]) % 3
+    return Views(views.expand(count, -1, -1, -1).clone(), Tiling(1, count - 1, 8, 8))
+
+
+def length(kind: MediumKind, tilings: Sequence[Tiling | None]) -> int:
+    return sum(10 if tiling is None else 10 * tiling.views for tiling in tilings)
+
+
+COLLATE = Collate(prompt, {"one": ("image", prepare), "two": ("image", tile)})
+
+
+def records(count: int, bad: Sequence[int] = (), name: str = "r") -> RecordSource:
+    """Captioned pictures; those in ``bad`` are damaged."""
+    media = [b"damaged" if n in bad else encoded(noise(n)) for n in range(count)]
+    made = [Record(f"{name}{n}", Medium("image", data, f"{name}{n}"), f"text {n}") for n, data in enumerate(media)]
+    return RecordSource(made, "caption", name=name)
+
+
+def mixture(count: int = 20, bad: Sequence[int] = ()) -> Mixture:
+    return Mixture([records(count, bad), records(7, name="s")], [2, 1], 11)
+
+
+def ids(batches: Sequence[Batch]) -> list[list[str]]:
+    return [[sample.id for sample in batch.samples] for batch in batches]
+
+
+def assert_equal(left: Sequence[Batch], right: Sequence[Batch]) -> None:
+    assert [batch.prompts for batch in left] == [batch.prompts for batch in right]
+    assert ids(left) == ids(right)
+    for one, other in zip(left, right, strict=True):
+        assert one.views.keys() == other.views.keys()
+        for name, views in one.views.items():
+            assert [view.tiling for view in views] == [view.tiling for view in other.views[name]]
+            for a, b in zip(views, other.views[name], strict=True):
+                assert torch.equal(a.inputs, b.inputs)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers: int) -> None:
+    alone = list(Loader(mixture(), COLLATE, batch=4, batches=9))
+    assert_equal(list(Loader(mixture(), COLLATE, batch=4, batches=9, workers=workers)), alone)
+
+
+def test_a_resumed_stage_goes_on_as_if_never_stopped() -> None:
+    whole = list(Loader(mixture(), COLLATE, batch=4, batches=20))
+    assert_equal(list(Loader(mixture(), COLLATE, batch=4, batches=20, first=13)), whole[13:])
+
+
+def test_ranks_cut_the_same_draws_evenly() -> None:
+    alone = ids(list(Loader(mixture(), COLLATE, batch=6, batches=5)))
+    ranks = [ids(list(Loader(mixture(), COLLATE, batch=3, batches=5, rank=rank, ranks=2))) for rank in (0, 1)]
+    assert [first + second for first, second in zip(*ranks, strict=True)] == alone
+
+
+def test_one_epoch_by_default_and_again_from_the_start() -> None:
+    loader = Loader(mixture(), COLLATE, batch=5)
+    batches = list(loader)
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 5, 2]
+    assert len(loader) == 6
+    assert ids(list(loader)) == ids(batches)
+
+
+def test_views_follow_the_media() -> None:
+    two = Sample("two", conversation(("user", [Medium("image", noise(1)), Medium("image", noise(2)), "which?"])))
+    none = Sample("none", conversation(("user", ["hello"])))
+    one = Sample("one", conversation(("user", [Medium("image", noise(3)), "what?"])))
+    batch = COLLATE([two, none, one])
+    assert len(batch) == 3
+    for n, view in enumerate(batch.views["one"], start=1):
+        assert torch.equal(view.inputs, prepare(noise(n)).inputs)
+    assert [len(view.inputs) for view in batch.views["two"]] == [len(tile(noise(n)).inputs) for n in (1, 2, 3)]
+    assert COLLATE([none]).views == {"one": [], "two": []}
+
+
+def test_a_batch_survives_the_way_from_a_worker() -> None:
+    batch = COLLATE([records(3)[n] for n in range(3)])
+    assert_equal([pickle.loads(pickle.dumps(batch))], [batch])
+    empty = COLLATE([])
+    assert_equal([pickle.loads(pickle.dumps(empty))], [empty])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_sample_stops_the_run_by_default(workers: int) -> None:
+    loader = Loader(mixture(bad=[3]), COLLATE, batch=4, workers=workers)
+    with pytest.raises(MediaError, match=r"^sample r3: r3: expected an image .* begins with b'damag"):
+        list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_skipped_sample_leaves_a_gap_and_moves_no_other(workers: int) -> None:
+    good = ids(list(Loader(mixture(), COLLATE, batch=4)))
+    policy = SkipConfig(skip_up_to=0.15)
+    loader = Loader(mixture(bad=[3, 8]), COLLATE, batch=4, workers=workers, on_bad_sample=policy)
+    batches = list(loader)
+    skipped = [bad.id for batch in batches for bad in batch.bad]
+    assert set(skipped) == {"r3", "r8"}
+    assert loader.skipped == skipped
+    assert ids(batches) == [[id for id in batch if id not in skipped] for batch in good]
+    assert all(isinstance(bad.error, MediaError) for batch in batches for bad in batch.bad)
+
+
+def test_too_many_skipped_samples_stop_the_run() -> None:
+    policy = SkipConfig(skip_up_to=0.08)
+    loader = Loader(mixture(bad=[3, 8, 9]), COLLATE, batch=4, on_bad_sample=policy)
+    with pytest.raises(DataError, match=r"^on_bad_sample: expected at most 2 bad samples, found 3, the last: sample r"):
+        list(loader)
+    resumed = Loader(mixture(bad=[8]), COLLATE, batch=4, on_bad_sample=policy, skipped=["r3", "r9"])
+    with pytest.raises(DataError, match="found 3"):
+        list(resumed)
+
+
+def test_a_source_that_cannot_be_read_is_a_bad_sample_too() -> None:
+    class Broken:
+        name = "broken"
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int, /) -> Sample:
+            raise DataError("file:3", "no sample")
+
+    with pytest.raises(DataError, match=r"^file:3: no sample"):
+        list(Loader(Mixture([Broken()], [1], 0), COLLATE, batch=2))
+
+
+def refusal(collate: Collate, sample: Sample) -> UserError:
+    batch = collate([sample])
+    assert len(batch) == 0
+    assert batch.bad[0].id == sample.id
+    return batch.bad[0].error
+
+
+def test_what_is_refused_names_the_sample() -> None:
+    image: Medium = Medium("image", noise(), "a")
+    long = Collate(prompt, {"one": ("image", prepare)}, length, max_length=14)
+    sample = Sample("x", conversation(("user", [image, "12345"])))
+    assert str(refusal(long, sample)).startswith("sample x: expected at most 14 positions, found 15; shorten it")
+    assert len(long([Sample("y", conversation(("user", [image, "1234"])))])) == 1
+    tiled = Collate(prompt, {"two": ("image", tile)}, length, max_length=14)
+    large = noise(next(n for n in range(9) if len(tile(noise(n)).inputs) == 3))
+    assert "found 31" in str(refusal(tiled, Sample("x", conversation(("user", [Medium("image", large), "1"])))))
+    assert str(refusal(COLLATE, Sample("refuse", ()))) == "sample refuse: refused"
+    sound = Sample("x", conversation(("user", [Medium("audio", b"", "a.wav")])))
+    assert str(refusal(COLLATE, sound)) == "sample x: expected media that an encoder takes (image), found audio"
+    mute = Collate(lambda sample: Prompt("x", (1,), (True,), (), ""), {"one": ("image", prepare)})
+    assert "expected a placeholder for each of 1 media, found 0" in str(refusal(mute, sample))
+
+
+@pytest.mark.parametrize("kind", [DataError, MediaError])
+def test_errors_come_back_from_workers(kind: type[UserError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("file:1", "expected x, found y", "mend it")))
+    assert type(error) is kind
+    assert str(error) == "file:1: expected x, found y; mend it"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.slow
+def test_parts_can_be_sent_to_spawned_workers(tmp_path: Path, method: Literal["fork", "spawn"]) -> None:
+    alone = list(Loader(mixture(), COLLATE, batch=4, batches=2))
+    loader = Loader(mixture(), COLLATE, batch=4, batches=2, workers=1)
+    loader._loader.multiprocessing_context = method
+    assert_equal(list(loader), alone)
+
+
+def test_reading_ahead_leaves_the_generator_of_training_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    list(Loader(mixture(), COLLATE, batch=4, batches=2))
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -1,0 +1,101 @@
+"""Media are opened in one place, and never decoded before their size is known."""
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmbridge.data.media import Limits, open_image
+from mmbridge.data.sample import Medium
+from mmbridge.errors import MediaError
+from tests.data.pictures import encoded, header_only_png, noise
+
+
+def image(source: bytes | Path | Image.Image) -> Image.Image:
+    return open_image(Medium("image", source, "it.png"))
+
+
+def pixel(source: bytes | Image.Image) -> tuple[int, ...]:
+    found = image(source)
+    assert found.mode == "RGB"
+    return tuple(np.asarray(found)[0, 0].tolist())
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
+def test_lossless_formats_come_back_as_they_were(format: str) -> None:
+    options = {"lossless": True} if format == "WEBP" else {}
+    assert np.array_equal(np.asarray(image(encoded(noise(), format, **options))), np.asarray(noise()))
+
+
+def test_a_file_its_bytes_and_a_picture_in_memory_agree(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(encoded(noise(3)))
+    for source in (file, file.read_bytes(), noise(3)):
+        assert np.array_equal(np.asarray(image(source)), np.asarray(noise(3)))
+
+
+def test_transparency_is_laid_over_white() -> None:
+    assert pixel(encoded(Image.new("RGBA", (2, 2), (255, 0, 0, 0)))) == (255, 255, 255)
+    assert pixel(encoded(Image.new("RGBA", (2, 2), (255, 0, 0, 51)))) == (255, 204, 204)
+    assert pixel(encoded(Image.new("LA", (2, 2), (0, 255)))) == (0, 0, 0)
+    assert pixel(encoded(Image.new("RGB", (2, 2), (5, 6, 7)), transparency=(5, 6, 7))) == (255, 255, 255)
+
+
+def test_exif_orientation_is_applied() -> None:
+    lying = Image.new("RGB", (4, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert image(encoded(lying, "JPEG", exif=exif)).size == (2, 4)
+
+
+def test_other_modes() -> None:
+    assert pixel(encoded(Image.new("L", (2, 2), 7))) == (7, 7, 7)
+    assert pixel(encoded(Image.new("1", (2, 2), 1))) == (255, 255, 255)
+    assert pixel(encoded(Image.new("CMYK", (2, 2), (0, 0, 0, 0)), "TIFF")) == (255, 255, 255)
+    assert pixel(encoded(Image.new("I;16", (2, 2), 0x7F00))) == (127, 127, 127)
+
+
+def test_a_huge_png_is_refused_from_its_header() -> None:
+    tracemalloc.start()
+    with pytest.raises(MediaError, match=r"it.png: expected at most 80,000,000 pixels, found 400,000,000; scale"):
+        image(header_only_png(20_000, 20_000))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    with pytest.raises(MediaError, match="found 81,000,000"):
+        image(header_only_png(9_000, 9_000))
+    with pytest.raises(MediaError, match="at most 60 pixels, found 64"):
+        open_image(Medium("image", noise(side=8)), Limits(pixels=60))
+
+
+def test_a_large_file_is_refused_undecoded(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(noise()))
+    with pytest.raises(MediaError, match=r"a.png: expected at most 100 bytes, found more"):
+        open_image(Medium("image", tmp_path / "a.png", "a.png"), Limits(bytes=100))
+
+
+def test_what_is_no_image_says_so_in_one_line(tmp_path: Path) -> None:
+    jpeg = encoded(noise(side=64), "JPEG")
+    (tmp_path / "empty.png").touch()
+    for source, line in (
+        (tmp_path / "none.png", "expected an image, found no such file"),
+        (tmp_path, "expected an image, found a folder"),
+        (tmp_path / "empty.png", "expected an image, found an empty file"),
+        (b"hello, I am text", r"expected an image \(PNG, .*\), found a file that begins with b'hello, I am '"),
+        (jpeg[: len(jpeg) // 2], "expected a whole image, found a damaged one .*truncated"),
+        (encoded(noise(side=64))[:5000], "expected a whole image, found a damaged one"),
+    ):
+        with pytest.raises(MediaError, match=f"^it.png: {line}") as caught:
+            image(source)
+        assert "\n" not in str(caught.value)
+
+
+def test_postscript_is_never_handed_to_ghostscript() -> None:
+    with pytest.raises(MediaError, match="expected an image"):
+        image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
+
+
+def test_sound_is_no_image() -> None:
+    with pytest.raises(MediaError, match=r"a.wav: expected an image, found audio"):
+        open_image(Medium("audio", b"RIFF", "a.wav"))

@@ -22,6 +22,7 @@ help:
 	@sed -n '1,5s/^# \{0,1\}//p' Makefile
 
 demo: $(READY)
+	@rm -rf runs/demo
 	@$(BIN)/python -m mmbridge.recipes.demo
 
 check: $(READY)

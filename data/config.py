@@ -36,7 +36,8 @@ class FilesConfig(Config):
     weight: Weight = 1.0
     """This source's share of the mix, relative to the others'."""
 
-    def build(self) -> "Source":
+    def build(self, late: bool = False) -> "Source":
+        """Opens it; rows that cannot be read are errors now, or ``late``, when they are drawn."""
         from mmbridge.data.formats import open_source
 
         return open_source(
@@ -47,6 +48,7 @@ class FilesConfig(Config):
             prompts=self.prompts,
             turns=self.turns,
             limit=self.limit,
+            late=late,
         )
 
 
@@ -115,4 +117,6 @@ class DataConfig(Config):
         """
         from mmbridge.data.mixture import Mixture
 
-        return Mixture([item.build() for item in self.mix], [item.weight for item in self.mix], seed)
+        late = self.on_bad_sample != "raise"
+        sources = [item.build(late) if isinstance(item, FilesConfig) else item.build() for item in self.mix]
+        return Mixture(sources, [item.weight for item in self.mix], seed)

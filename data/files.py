@@ -21,13 +21,17 @@ class FileRecords:
 
     Media are not touched before a sample is used, so that a missing one falls under ``on_bad_sample``.
 
+    Args:
+        late: a row that cannot be read (a column missing or of the wrong type, marks and media that differ) is an
+            error when it is used, and holds one sample until then; else it is one when the file is opened.
+
     Raises:
-        DataError: with file and line, when the file is opened, for the first row that cannot be read.
+        DataError: with file and line, for the first row that cannot be read, or because the file is no JSON.
     """
 
-    def __init__(self, path: Path, root: Path, read: Read) -> None:
-        held: list[tuple[int, int, int, int]] = []
-        self._rows = JsonRows(path, lambda row, where: held.append(read(row, root, where).counts()))
+    def __init__(self, path: Path, root: Path, read: Read, *, late: bool = False) -> None:
+        held: list[tuple[int, ...]] = []
+        self._rows = JsonRows(path, lambda row, where: held.append(held_by(lambda: read(row, root, where), late)))
         self._root, self._read = root, read
         self.counts = np.array(held, np.int64).reshape(-1, len(PARTS))
 
@@ -37,6 +41,16 @@ class FileRecords:
     def __getitem__(self, index: int, /) -> Record:
         row, where = self._rows[index]
         return self._read(row, self._root, where)
+
+
+def held_by(read: Callable[[], Record], late: bool) -> tuple[int, ...]:
+    """What a record holds; one of each part, if it cannot be read and this is to come out late."""
+    try:
+        return read().counts()
+    except DataError:
+        if not late:
+            raise
+        return (1,) * len(PARTS)
 
 
 def folder_record(row: Row, root: Path, where: str) -> Record:

@@ -26,6 +26,7 @@ def open_source(
     prompts: Sequence[str] = CAPTION_PROMPTS,
     turns: int = 1,
     limit: int | None = None,
+    late: bool = False,
 ) -> RecordSource:
     """The samples of a data set on this machine.
 
@@ -34,19 +35,23 @@ def open_source(
         format: told by looking when left out.
         media_root: the folder media paths start from and may not leave; the data file's own when left out.
         task, prompts, turns, limit: as ``RecordSource`` takes them.
+        late: rows that cannot be read are errors when they are used, and not when the data set is opened.
 
     Raises:
         DataError: naming the file, and the line where there is one: nothing there, an unknown format, anything
             malformed, nothing for the task.
     """
     root = None if media_root is None else Path(media_root)
-    kind, files = _told(str(path), format)
+    try:
+        kind, files = _told(str(path), format)
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})") from None
     if kind == "webdataset":
         from mmbridge.data.shards import ShardRecords  # brings webdataset, and with it torch
 
-        records: ShardRecords | FileRecords = ShardRecords(files, root)
+        records: ShardRecords | FileRecords = ShardRecords(files, root, late=late)
     else:
-        records = FileRecords(files[0], root or files[0].parent, _READ[kind])
+        records = FileRecords(files[0], root or files[0].parent, _READ[kind], late=late)
     return RecordSource(records, task, prompts, str(path), counts=records.counts, turns=turns, limit=limit)
 
 
@@ -64,7 +69,12 @@ def _told(path: str, format: Format | None) -> tuple[Format, list[Path]]:
     if "{" in path:
         from webdataset.shardlists import expand_urls
 
-        return "webdataset", [Path(shard) for shard in expand_urls(path)]
+        try:
+            return "webdataset", [Path(shard) for shard in expand_urls(path)]
+        except ValueError as error:
+            raise DataError(
+                path, f"expected a brace pattern such as {{000..009}}, found a fault in it ({error})"
+            ) from None
     raise DataError(path, "expected a data set, found no such file or folder")
 
 

@@ -92,10 +92,10 @@ def _lines(path: Path, data: bytes, start: int) -> Iterator[tuple[object, Place]
 def _array(path: Path, data: bytes, start: int) -> Iterator[tuple[object, Place]]:
     """The values of one array.
 
-    The decoder counts characters. Read as Latin-1 every byte is one, so that they count bytes of the file; the values
-    are then read again, as UTF-8.
+    The decoder counts characters. Read as Latin-1 every byte is one, so that they count bytes of the file; values are
+    then read again, as UTF-8, unless that is the same.
     """
-    text, decode = data.decode("latin-1"), json.JSONDecoder().raw_decode
+    text, decode, same = data.decode("latin-1"), json.JSONDecoder().raw_decode, data.isascii()
     line, counted = 1, 0
 
     def line_at(position: int) -> int:
@@ -112,11 +112,11 @@ def _array(path: Path, data: bytes, start: int) -> Iterator[tuple[object, Place]
     more = text[position : position + 1] != "]"
     while more:
         try:
-            _, stop = decode(text, position)
+            row, stop = decode(text, position)
         except (ValueError, RecursionError) as error:
             place = error.pos if isinstance(error, json.JSONDecodeError) else position
             raise _not_json(f"{path}:{line_at(place)}", error) from None
-        yield json.loads(data[position:stop]), (position, stop, line_at(position))
+        yield row if same else json.loads(data[position:stop]), (position, stop, line_at(position))
         position = after_space(stop)
         more = text[position : position + 1] == ","
         if more:

@@ -19,8 +19,8 @@ Part = Literal["caption", "vqa", "pope", "messages"]
 PARTS: tuple[Part, ...] = ("caption", "vqa", "pope", "messages")
 
 CAPTION_PROMPTS = (
-    "Describe the image.", "Describe the picture briefly.", "What is in the picture?", "What does the image show?",
-    "Write a caption for the image.",
+    "Describe the image.", "Describe the picture.", "What is in the picture?", "What does the image show?",
+    "Write a caption.",
 )  # fmt: skip
 """What a caption is asked for with, unless a source says otherwise."""
 

@@ -7,12 +7,14 @@ pickles and code that a shard may hold are not looked at (webdataset issue 490 s
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 from webdataset.tariterators import base_plus_ext
 
+from mmbridge.data.files import held_by
 from mmbridge.data.media import LIMITS
 from mmbridge.data.messages import shown
 from mmbridge.data.record import PARTS, Record
@@ -37,21 +39,25 @@ class ShardRecords:
     Args:
         largest: members of more bytes are refused unread.
         root: where paths in ``messages`` start from; without one a shard can name nothing outside itself.
+        late: as for ``FileRecords``: bad JSON and bad columns are errors when they are used.
 
     Raises:
         DataError: when they are opened, naming shard and key: not an uncompressed tar, truncated, a member too large
             or twice there, bad JSON, a column of the wrong type, nothing that could be a sample.
     """
 
-    def __init__(self, shards: Sequence[Path], root: Path | None = None, largest: int = LIMITS.bytes) -> None:
+    def __init__(
+        self, shards: Sequence[Path], root: Path | None = None, *, late: bool = False, largest: int = LIMITS.bytes
+    ) -> None:
         self._shards, self._root = tuple(shards), root
         entries: list[tuple[int, str, list[Extent]]] = []
-        held: list[tuple[int, int, int, int]] = []
+        held: list[tuple[int, ...]] = []
         for number, shard in enumerate(shards):
             with _opened(shard) as file:
                 for key, members in list(_entries(shard, file, largest)):
                     entries.append((number, key, members))
-                    held.append(self._record(shard, file, key, members, pixels=False).counts())
+                    reading = partial(self._record, shard, file, key, members, pixels=False)
+                    held.append(held_by(reading, late))
         self._keys = [key for _, key, _ in entries]
         self._numbers = np.array([number for number, _, _ in entries], np.int32)
         self._extents = np.array([members for _, _, members in entries], np.int64)
@@ -97,7 +103,7 @@ def _entries(shard: Path, file: BufferedReader, largest: int) -> Iterator[tuple[
         key, extension = base_plus_ext(header.name)
         slot = _SLOTS.get(str(extension).lower())
         if key is None or slot is None or not header.isreg() or header.issparse():
-            passed.add(str(extension))
+            passed.add(f".{extension}" if extension else "names without extension")
             continue
         if header.size > largest:
             found = f"{header.name} of {header.size:,}"
@@ -110,7 +116,7 @@ def _entries(shard: Path, file: BufferedReader, largest: int) -> Iterator[tuple[
             raise DataError(f"{shard}:{key}", f"expected one image, one .json and one .txt, found another .{extension}")
         members[slot] = (header.offset_data, header.size)
     if current is None:
-        found = f"only .{', .'.join(sorted(passed))}" if passed else "no members"
+        found = f"only {', '.join(sorted(passed))}" if passed else "no members"
         raise DataError(shard, f"expected images with .json or .txt, found {found}")
     yield current, members
 
@@ -123,7 +129,7 @@ def _headers(shard: Path, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
                     raise tarfile.ReadError("negative size")
                 yield header
                 tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, EOFError) as error:  # damaged extended headers raise any of these
         raise DataError(shard, f"expected a whole, uncompressed tar, found a fault in it ({error})") from None
 
 

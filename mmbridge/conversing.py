@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from mmbridge.answer import Answer
@@ -16,10 +17,12 @@ from mmbridge.data.batch import Batch
 from mmbridge.data.collate import Collate
 from mmbridge.data.record import CAPTION_PROMPTS
 from mmbridge.data.sample import Message, Sample
+from mmbridge.errors import UserError
 from mmbridge.llm.config import GenerationOptions
 from mmbridge.llm.model import LanguageModel
 from mmbridge.llm.prompt import Prompt, Prompter
 from mmbridge.media_input import MediumInput, MessageInput, as_media, as_messages
+from mmbridge.recipe_errors import describe
 
 Conversation = Sequence[MessageInput]
 
@@ -69,6 +72,7 @@ class Conversing(nn.Module, ABC):
         Raises:
             MediaError: a file that is not what it should be.
             DataError: prompt, perceptual tokens and answer together are too long.
+            UserError: no such option.
         """
         asked = prompt or CAPTION_PROMPTS[0]
         answers = self.generate([(Message("user", (one, asked)),) for one in as_media(media)], options, **changes)
@@ -165,4 +169,7 @@ class AskedPrompt:
 
 
 def _options(options: GenerationOptions | None, changes: dict[str, Any]) -> GenerationOptions:
-    return GenerationOptions(**((options or GenerationOptions()).model_dump() | changes))
+    try:
+        return GenerationOptions(**((options or GenerationOptions()).model_dump() | changes))
+    except ValidationError as error:
+        raise UserError("options of generation", describe(error, GenerationOptions)[0]) from None

@@ -59,7 +59,7 @@ def fit(engine: Engine, batches: Iterable[Batch], steps: int, accumulate: int = 
         named = {name: sum(value[index] for value in values) for index, name in enumerate(engine.names)}
         yield Step(
             number=number,
-            loss=sum(named.values()),
+            loss=sum(map(sum, values)),
             losses=named,
             lr=lr,
             grad_norm=norm,

@@ -33,9 +33,9 @@ def as_medium(value: MediumInput) -> Medium:
 
 def as_media(values: MediumInput | Sequence[MediumInput]) -> list[Medium]:
     """One medium or several."""
-    if isinstance(values, str | Path | bytes | Image | Medium):
-        return [as_medium(values)]
-    return [as_medium(value) for value in values]
+    if isinstance(values, Sequence) and not isinstance(values, str | bytes):
+        return [as_medium(value) for value in values]
+    return [as_medium(values)]
 
 
 def as_messages(raw: Sequence[MessageInput], where: str) -> tuple[Message, ...]:

@@ -95,12 +95,14 @@ class Recipe(Config):
         return dump(self)
 
     def require_stages(self, names: Sequence[str]) -> None:
-        """Checks the names of stages given on a command line.
+        """Checks that there is something to train, and the names of stages given on a command line.
 
         Raises:
-            RecipeError: the recipe has no stage of that name.
+            RecipeError: the recipe has no stages, or none of that name.
         """
         known = [stage.name for stage in self.stages]
+        if not known:
+            raise RecipeError(f"{self.name}: stages", "expected at least one stage to train, found none")
         for name in names:
             if name not in known:
                 raise RecipeError(f"{self.name}: stage", expected_one_of(known, name))

@@ -159,7 +159,7 @@ def shown(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict):
-        return "a section of keys"
+        return "a section of keys" if value else "an empty one"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 

@@ -128,7 +128,7 @@ def _yaml(text: str, where: str) -> Any:
 
 def _pair(override: str) -> tuple[str, Any]:
     key, equals, value = override.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise RecipeError(override, "expected KEY=VALUE", "overrides look like stages.0.steps=100")
     return key, _yaml(value, override)
 

@@ -9,6 +9,7 @@ from mmbridge.data.config import DataConfig
 from mmbridge.llm.templates import TemplateName
 from mmbridge.objectives.config import ObjectiveConfig
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -27,22 +28,22 @@ class GroupConfig(Config):
 
     match: str
     """An fnmatch glob over the bridge's parameter names, e.g. ``connectors.*``."""
-    lr: Annotated[float, Field(gt=0)] | None = None
+    lr: Positive | None = None
     """Peak learning rate of the group; the optimiser's own when left out."""
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Weight decay of the group; the optimiser's own when left out."""
 
 
 class OptimConfig(Config):
     """AdamW."""
 
-    lr: Annotated[float, Field(gt=0)]
+    lr: Positive
     """Peak learning rate."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    eps: Positive = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Applied to matrices only: biases, norms and single vectors are never decayed."""
-    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    clip: Positive | None = 1.0
     """Largest L2 norm of the whole gradient; null to leave it alone."""
     groups: tuple[GroupConfig, ...] = ()
 
@@ -51,7 +52,7 @@ class ScheduleConfig(Config):
     """The learning rate over a stage: linear warm-up from 0 to the peak, then ``kind``."""
 
     kind: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """A fraction of the stage's steps when below 1, else a number of steps."""
     floor: Fraction = 0.0
     """Where cosine and linear end, as a fraction of the peak."""
@@ -93,7 +94,7 @@ class StageConfig(Config):
     """Forward passes of one step: a step sees batch × accumulate × devices samples."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """Optimiser steps. Exactly one of steps and epochs is given; an override of the one removes the other."""
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Positive | None = None
     """Passes over the data mix."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What matrix products are computed in; trainable weights and optimiser state stay float32."""

@@ -8,7 +8,8 @@ bounds what any bridge onto it can reach.
 
 import argparse
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mmbridge.data.world.corpus import Turns, question_about_text, talk
+from mmbridge.data.world.corpus import LESSONS, Turns, question_about_text, talk
 from mmbridge.recipes.world_pretraining import best_device, optimise, save_bfloat16
 
 PAD, BOS, END, USER, ASSISTANT, SYSTEM = "<pad>", "<s>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
@@ -31,8 +32,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 VOCABULARY = 1280
-PROMPT_WEIGHT = 0.02
-"""Weight of the loss on what the user says, against 1 on what the assistant answers."""
+ROW = 320
+"""Positions of a training row, which holds several conversations."""
+
+ENDS = (0.25, 0.5)
+"""When the first lessons of the corpus end, as shares of the training time."""
 
 
 def train_tokenizer(talks: int = 60_000) -> PreTrainedTokenizerFast:
@@ -65,43 +69,50 @@ def rendered(turns: Turns) -> str:
     return BOS + "".join(f"<|{role}|>{text}{END}" for role, text in turns)
 
 
-def _texts(seed: int, held_out: bool, indices: range) -> list[str]:
-    return [rendered(talk(seed, i, held_out=held_out)) for i in indices]
+def _texts(lesson: int, held_out: bool, indices: range) -> list[str]:
+    return [rendered(talk(0, i, lesson=lesson, held_out=held_out)) for i in indices]
 
 
 def corpus(
-    tokenizer: PreTrainedTokenizerFast, count: int, *, held_out: bool, workers: int, seed: int = 0
+    tokenizer: PreTrainedTokenizerFast, count: int, *, lesson: int = -1, held_out: bool, workers: int
 ) -> list[np.ndarray]:
     """Token ids of ``count`` conversations."""
     spans = [range(start, min(start + 5000, count)) for start in range(0, count, 5000)]
     ids: list[np.ndarray] = []
     with ProcessPoolExecutor(workers) as pool:
-        for texts in pool.map(partial(_texts, seed, held_out), spans):
+        for texts in pool.map(partial(_texts, lesson, held_out), spans):
             encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
             ids += [np.array(row, np.int16) for row in encoded]
     return ids
 
 
-def batches(ids: list[np.ndarray], tokens: int, device: torch.device, seed: int = 0) -> Iterator[Tensor]:
-    """Endless padded batches (B, T) of about ``tokens`` positions, of conversations alike in length."""
-    random = np.random.default_rng(seed)
+def batches(ids: list[np.ndarray], tokens: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (ids, positions), each (B, ROW), of about ``tokens`` places: whole conversations, then padding.
+
+    Positions start anew with every conversation, which tells transformers not to let one attend to another.
+    """
+    random = np.random.default_rng(0)
+    shape = max(1, tokens // ROW), ROW
+    batch, positions, row, at = np.zeros(shape, np.int64), np.zeros(shape, np.int64), 0, 0
     while True:
-        order = random.permutation(len(ids))
-        plans = []
-        for chunk in np.array_split(order, max(1, len(ids) // 20_000)):
-            chunk = chunk[np.argsort([len(ids[i]) for i in chunk], kind="stable")]
-            start = 0
-            while start < len(chunk):
-                size = max(1, tokens // len(ids[chunk[min(start + tokens // 64, len(chunk) - 1)]]))
-                plans.append(chunk[start : start + size])
-                start += size
-        for plan in (plans[i] for i in random.permutation(len(plans))):
-            rows = [ids[i] for i in plan]
-            width = -(-max(len(row) for row in rows) // 16) * 16
-            batch = np.zeros((len(rows), width), np.int64)
-            for row, into in zip(rows, batch, strict=True):
-                into[: len(row)] = row
-            yield torch.from_numpy(batch).to(device, non_blocking=True)
+        for index in random.permutation(len(ids)):
+            talk_ids = ids[index][:ROW]
+            if at + len(talk_ids) > ROW:
+                row, at = row + 1, 0
+            if row == shape[0]:
+                yield torch.from_numpy(batch).to(device), torch.from_numpy(positions).to(device)
+                batch, positions, row = np.zeros(shape, np.int64), np.zeros(shape, np.int64), 0
+            batch[row, at : at + len(talk_ids)] = talk_ids
+            positions[row, at : at + len(talk_ids)] = np.arange(len(talk_ids))
+            at += len(talk_ids)
+
+
+def taught(lessons: Sequence[Iterator[tuple[Tensor, Tensor]]], minutes: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """The lessons one after the other: each for its share of the time, the last to the end."""
+    began = time.monotonic()
+    while True:
+        done = (time.monotonic() - began) / (60 * minutes)
+        yield next(lessons[sum(done >= end for end in ENDS)])
 
 
 def answered(ids: Tensor, assistant: int, end: int) -> Tensor:
@@ -113,24 +124,24 @@ def answered(ids: Tensor, assistant: int, end: int) -> Tensor:
 
 
 class Pretraining:
-    """The language-modelling loss with NEFTune noise and lighter weight on the user's words."""
+    """The loss on what the assistant says, with NEFTune noise."""
 
     def __init__(self, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, noise: float) -> None:
         self.model, self.noise = model, noise
         vocabulary = tokenizer.get_vocab()
         self.pad, self.end, self.assistant = vocabulary[PAD], vocabulary[END], vocabulary[ASSISTANT]
 
-    def __call__(self, batch: Tensor) -> dict[str, Tensor]:
-        """The loss of token ids (B, T), padded on the right."""
+    def __call__(self, packed: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """The loss of token ids and positions, each (B, T)."""
+        batch, positions = packed
         embeds = self.model.get_input_embeddings()(batch)
         scale = self.noise / (embeds.shape[1] * embeds.shape[2]) ** 0.5
         embeds = embeds + torch.empty_like(embeds).uniform_(-scale, scale)
-        logits = self.model(inputs_embeds=embeds, use_cache=False).logits[:, :-1]
+        logits = self.model(inputs_embeds=embeds, position_ids=positions, use_cache=False).logits[:, :-1]
         targets = batch[:, 1:]
         each = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none").view_as(targets)
         written = answered(batch, self.assistant, self.end)[:, 1:]
-        weight = torch.where(written, 1.0, PROMPT_WEIGHT) * targets.ne(self.pad)
-        return {"loss": (each * weight).sum() / weight.sum()}
+        return {"loss": each[written].mean()}
 
 
 @torch.no_grad()
@@ -141,8 +152,8 @@ def perplexity(
     total, kept = {"all": 0.0, "answers": 0.0}, {"all": 0, "answers": 0}
     stream = batches(ids, 16_384, device)
     for _ in range(40):
-        batch = next(stream)
-        logits, targets = model(batch, use_cache=False).logits[:, :-1], batch[:, 1:]
+        batch, positions = next(stream)
+        logits, targets = model(batch, position_ids=positions, use_cache=False).logits[:, :-1], batch[:, 1:]
         each = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none").view_as(targets)
         real = targets.ne(task.pad)
         for name, mask in (("all", real), ("answers", real & answered(batch, task.assistant, task.end)[:, 1:])):
@@ -179,11 +190,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=60, help="training time")
-    parser.add_argument("--talks", type=int, default=400_000, help="conversations in the corpus")
+    parser.add_argument("--talks", type=int, default=150_000, help="conversations a lesson")
     parser.add_argument("--tokens", type=int, default=4096, help="positions a batch")
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--noise", type=float, default=5.0, help="NEFTune's alpha")
-    parser.add_argument("--seed", type=int, default=0, help="of the corpus")
+    parser.add_argument("--noise", type=float, default=0.0, help="NEFTune's alpha")
     parser.add_argument("--go-on", action="store_true", help="start from the weights already in OUT")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
@@ -208,8 +218,11 @@ def main() -> None:
     model.to(device)  # type: ignore[arg-type]
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     task = Pretraining(model, tokenizer, given.noise)
-    ids = corpus(tokenizer, given.talks, held_out=False, workers=given.workers, seed=given.seed)
-    print(f"{len(ids)} conversations, {sum(map(len, ids)) / 1e6:.1f} M tokens", flush=True)
+    lessons = [
+        batches(corpus(tokenizer, given.talks, lesson=n, held_out=False, workers=given.workers), given.tokens, device)
+        for n in range(len(LESSONS))
+    ]
+    print(f"{len(lessons)} lessons of {given.talks} conversations", flush=True)
 
     def save() -> None:
         state = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
@@ -217,7 +230,7 @@ def main() -> None:
 
     model.config.save_pretrained(given.out)
     model.generation_config.save_pretrained(given.out)
-    stream = batches(ids, given.tokens, device)
+    stream = taught(lessons, given.minutes)
     steps = optimise(model, stream, task, minutes=given.minutes, lr=given.lr, save=save)
 
     model = LlamaForCausalLM.from_pretrained(given.out, dtype=torch.float32)

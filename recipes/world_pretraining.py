@@ -34,7 +34,7 @@ def optimise(
     warmup: int = 100,
     weight_decay: float = 0.05,
     log_every: int = 100,
-    save_every_minutes: float = 10,
+    save_every_minutes: float = 3,
 ) -> int:
     """Muon (Jordan et al. 2024) for the weights of hidden layers, AdamW for the rest, under bf16 autocast.
 

@@ -105,8 +105,8 @@ def table() -> str:
         about = (inspect.getdoc(part.config) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
         about = about.rstrip(".")
         against = dict.fromkeys(proof.against for proof in marked if proof.kind == part.kind)
-        held = "; ".join(against).replace("|", "\\|")
-        lines.append(f"| {part.role} | `{part.kind}` | {about} | {'; '.join(papers(part.config)) or '–'} | {held} |")
+        held = "<br>".join(against).replace("|", "\\|")
+        lines.append(f"| {part.role} | `{part.kind}` | {about} | {'<br>'.join(papers(part.config)) or '–'} | {held} |")
     return "\n".join(lines)
 
 

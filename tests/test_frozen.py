@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,12 @@ def test_the_hub_is_asked_for_no_pickles(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert locate("org/name", "v2") == tmp_path
     assert (asked["repo"], asked["revision"]) == ("org/name", "v2")
-    assert asked["allow_patterns"] == ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
+    patterns = asked["allow_patterns"]
+    assert isinstance(patterns, list)
+    wanted = {"model.safetensors", "config.json", "merges.txt", "tokenizer.model", "chat_template.jinja"}
+    assert all(any(fnmatch(name, pattern) for pattern in patterns) for name in wanted)
+    pickles = {"pytorch_model.bin", "model.pt", "model.pth", "data.pkl", "flax_model.msgpack", "weights.npz", "x.py"}
+    assert not any(fnmatch(name, pattern) for name in pickles for pattern in patterns)
 
 
 def test_safetensors_only(tmp_path: Path) -> None:

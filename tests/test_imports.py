@@ -49,6 +49,7 @@ def test_public_names() -> None:
     assert "module 'mmbridge' has no attribute 'Brigde'" in run.stderr
 
 
+@pytest.mark.slow
 def test_nothing_imports_deepspeed() -> None:
     """It compiles and probes on import; this release trains with plain torch."""
     assert loaded_after("from mmbridge import Bridge; import mmbridge.train") != ["deepspeed"]

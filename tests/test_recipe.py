@@ -61,6 +61,13 @@ def test_stage_names_are_checked() -> None:
         recipe.require_stages(["algin"])
 
 
+def test_a_recipe_without_stages_cannot_be_trained() -> None:
+    """One is what a LLaVA folder is read as."""
+    recipe = Recipe.load("quickstart", "stages=[]")
+    with pytest.raises(RecipeError, match=r"^quickstart: stages: expected at least one stage to train, found none$"):
+        recipe.require_stages([])
+
+
 def test_reading_a_recipe_needs_no_torch() -> None:
     code = (
         "import sys, mmbridge; mmbridge.Recipe.load('quickstart').dump();"

@@ -156,6 +156,7 @@ UNFIT = {
     "stages.0.batch=ten": "stages.0.batch: expected a whole number of at least 1, found 'ten'",
     "stages.0.batch=0": "stages.0.batch: expected a whole number of at least 1, found 0",
     "stages.0.optim.lr=-1": "stages.0.optim.lr: expected a number above 0, found -1",
+    "stages.0.optim.lr=.inf": "stages.0.optim.lr: expected a number above 0, found inf",
     "stages.0.optim=fast": "stages.0.optim: expected a section of keys, found 'fast'",
     "stages.0.optim.betas=[0.9, 2]": "stages.0.optim.betas.1: expected a number of at least 0 and below 1, found 2",
     "stages.0.optim.betas=[0.9]": "stages.0.optim.betas.1: missing; expected a number of at least 0 and below 1",
@@ -169,7 +170,8 @@ UNFIT = {
     "stages.0={}": "stages.0.name: missing; expected text (and 6 more)",
     "stages.1.name=align": "stages.1.name: expected a name of its own, found 'align' twice",
     "stages.1.name=a b": "stages.1.name: expected text that matches ^[A-Za-z][A-Za-z0-9_-]*$, found 'a b'",
-    "stages=[]": "stages: expected a non-empty list of sections, found []",
+    "encoders={}": "encoders: expected a non-empty section of keys, found an empty one",
+    "stages=3": "stages: expected a list of sections, found 3",
     "engine.kind=torhc": "engine.kind: expected torch, found 'torhc'; did you mean 'torch'?",
     "log.tensorboard=maybe": "log.tensorboard: expected true or false, found 'maybe'",
     "llm.lora={rank: 4}": "llm.lora.alpha: missing; expected a number above 0",
@@ -185,6 +187,7 @@ INAPPLICABLE = {
 }
 UNREADABLE = {
     "stages.0.steps": "stages.0.steps: expected KEY=VALUE; overrides look like stages.0.steps=100",
+    "stages..steps=1": "stages..steps=1: expected KEY=VALUE; overrides look like stages.0.steps=100",
     "=3": "=3: expected KEY=VALUE; overrides look like stages.0.steps=100",
     "stages.0.train=[a": "stages.0.train=[a: line 1: not YAML: expected ',' or ']', but got '<stream end>'",
 }

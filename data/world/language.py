@@ -125,6 +125,14 @@ _PLAIN: tuple[Callable[[Scene], str], ...] = (
 )  # fmt: skip
 
 
+_EASY = (caption, _sentence, _telegram, _clauses)
+
+
+def describe_simply(scene: Scene, random: np.random.Generator) -> str:
+    """A full description in one of a few short styles."""
+    return _EASY[random.integers(len(_EASY))](scene)
+
+
 def describe(scene: Scene, random: np.random.Generator) -> str:
     """One of many full descriptions, often with the objects out of order."""
     if random.random() < 0.6:

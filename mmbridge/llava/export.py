@@ -23,8 +23,8 @@ from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import RecipeError, UserError
 from mmbridge.frozen import quietly
 from mmbridge.llava.families import ACTIVATIONS, NO_ACTIVATION, PROJECTOR
-from mmbridge.llava.language import IMAGE, language_part
-from mmbridge.llava.tower import tower_part
+from mmbridge.llava.language import IMAGE, LanguagePart, language_part
+from mmbridge.llava.tower import TowerPart, tower_part
 
 if TYPE_CHECKING:
     from mmbridge.bridge import Bridge
@@ -48,32 +48,44 @@ def export_llava(bridge: "Bridge", folder: Path | str) -> None:
     activation = _activation(f"connectors.{name}", config, bridge.llm.width)
     tower = tower_part(f"encoders.{seen}", vision, encoder)
     language = language_part(bridge.llm)
+    model = _model(tower, language, connector, config, activation)
+    processor = _processor(tower, language)
+    with _appearing(Path(folder)) as temporary, quietly():
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+
+
+def _model(
+    tower: TowerPart, language: LanguagePart, connector: Connector, config: ConnectorConfig, activation: str
+) -> LlavaForConditionalGeneration:
+    bias = config.projector.bias
     whole = LlavaConfig(
         vision_config=tower.config,
         text_config=language.config,
         image_token_index=language.image_id,
         image_seq_length=connector.facts.tokens,
         projector_hidden_act=activation,
-        vision_feature_select_strategy=tower.strategy,  # type: ignore[arg-type]
+        vision_feature_select_strategy=tower.strategy,
         vision_feature_layer=tower.layer,
-        multimodal_projector_bias=config.projector.bias,
+        multimodal_projector_bias=bias,
     )
-    state = {f"model.vision_tower.{key}": tensor for key, tensor in tower.state.items()}
-    state |= {
-        f"model.multi_modal_projector.{key}": tensor
-        for key, tensor in _projector(connector, activation, config.projector.bias).items()
-    }
-    dtype = language.state["lm_head.weight"].dtype
-    with torch.device("meta"):
+    projector = _projector(connector, activation, bias)
+    state = {f"model.vision_tower.{name}": tensor for name, tensor in tower.state.items()}
+    state |= {f"model.multi_modal_projector.{name}": tensor for name, tensor in projector.items()}
+    state |= language.state
+    dtype = state["lm_head.weight"].dtype
+    with torch.device("meta"):  # nothing is drawn at random only to be overwritten
         model = LlavaForConditionalGeneration(whole)
-    model.load_state_dict(
-        {key: tensor.detach().to(dtype) for key, tensor in (state | language.state).items()}, assign=True
-    )
+    model.load_state_dict({name: tensor.detach().to("cpu", dtype) for name, tensor in state.items()}, assign=True)
     model.tie_weights()
     model.config.dtype = dtype
     model.generation_config = language.generation
-    processor_class: Any = LlavaProcessor
-    processor = processor_class(
+    return model
+
+
+def _processor(tower: TowerPart, language: LanguagePart) -> Any:
+    processor: Any = LlavaProcessor
+    return processor(
         image_processor=tower.processor,
         tokenizer=language.tokenizer,
         patch_size=tower.config.patch_size,
@@ -82,9 +94,6 @@ def export_llava(bridge: "Bridge", folder: Path | str) -> None:
         image_token=IMAGE,
         num_additional_image_tokens=tower.extra,
     )
-    with _appearing(Path(folder)) as temporary, quietly():
-        model.save_pretrained(temporary)
-        processor.save_pretrained(temporary)
 
 
 @contextmanager
@@ -141,5 +150,5 @@ def _projector(connector: Connector, activation: str, bias: bool) -> dict[str, T
         return {theirs: ours[name] for theirs, name in PROJECTOR.items() if name in ours}
     first = {f"linear_1.{name.rpartition('.')[2]}": tensor for name, tensor in ours.items()}
     weight = first["linear_1.weight"]
-    second = {"linear_2.weight": torch.eye(len(weight), dtype=weight.dtype)}
+    second = {"linear_2.weight": torch.eye(len(weight))}
     return first | second | ({"linear_2.bias": torch.zeros(len(weight))} if bias else {})

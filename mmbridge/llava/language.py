@@ -167,7 +167,8 @@ def _read(llm: LanguageModel, tokenizer: Any, talk: tuple[Message, ...]) -> str:
 
 
 def _generation(llm: LanguageModel) -> GenerationConfig:
-    """The LLM's own, ending where the bridge ends a text."""
+    """The LLM's own, ending where the bridge ends a text; only tokens can be written down, not the newline that ends
+    one under the template ``plain``."""
     config = deepcopy(llm.model.generation_config)
     assert config is not None
     own = config.eos_token_id

@@ -7,7 +7,7 @@ resized, transformers' processor may differ from open_clip's by a grey level, an
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -53,7 +53,7 @@ class TowerPart:
     state: dict[str, Tensor]
     processor: Any
     layer: int | list[int]
-    strategy: str
+    strategy: Literal["default", "full"]
     extra: int
 
 
@@ -71,7 +71,7 @@ def tower_part(key: str, config: VisionConfig, encoder: VisionEncoder) -> TowerP
         raise RecipeError(f"{key}.tokens", f"LLaVA reads patches or all tokens, found {config.tokens}")
     model, processor = _whole(key, config, encoder)
     extra = 1 if isinstance(model, CLIPVisionModel) else 0
-    strategy = "default" if extra and config.tokens == "patches" else "full"
+    strategy: Literal["default", "full"] = "default" if extra and config.tokens == "patches" else "full"
     layer = config.layer if isinstance(config.layer, int) else list(config.layer)
     if config.aspect == "pad":
         processor = _padding(processor)

@@ -40,10 +40,6 @@ def request(
         eos_token_id=list(ends) or None,
         pad_token_id=pad_id,
         use_cache=True,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        length_penalty=1.0,
-        min_length=0,
         stop_strings=None if stop_text is None else [stop_text],
     )
     keywords: dict[str, Any] = {"generation_config": config}

@@ -31,7 +31,7 @@ def load(config: LLMConfig) -> LanguageModel:
     language_model = LanguageModel(model, _tokenizer(folder), config)
     if config.lora is not None:
         add_lora(model, config.lora)
-    return language_model
+    return language_model.eval()
 
 
 def _model(folder: Path, config: LLMConfig) -> PreTrainedModel:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mmbridge.context import ForwardContext
 from mmbridge.errors import DataError, RecipeError, UserError
@@ -54,7 +54,7 @@ class LanguageModel(nn.Module):
         rows, ends = self._embedding.weight.shape[0], self._ends()
         candidates = (tokenizer.pad_token_id, *ends, 0)
         self.pad_id = next(each for each in candidates if each is not None and each < rows)
-        self.train(self.training)
+        self.eval()
 
     @property
     def _embedding(self) -> nn.Embedding:
@@ -163,7 +163,7 @@ class LanguageModel(nn.Module):
             problem = (
                 f"expected room for {options.max_new_tokens} new tokens, found {room} of {self.positions} positions"
             )
-            raise DataError(f"sample {context.samples[0]}", problem)
+            raise DataError(f"sample {context.samples[int(context.mask.sum(1).argmax())]}", problem)
         model: Any = self.model
         asked = request(
             options,
@@ -172,7 +172,7 @@ class LanguageModel(nn.Module):
             stop_text=self.prompter.stop_text,
             tokenizer=self.tokenizer,
         )
-        with self._during(context):
+        with self._during(context), self._own_defaults_aside():
             ids: Tensor = model.generate(
                 inputs_embeds=context.embeds,
                 attention_mask=context.mask.long(),
@@ -195,6 +195,16 @@ class LanguageModel(nn.Module):
             yield
         finally:
             self.context = None
+
+    @contextmanager
+    def _own_defaults_aside(self) -> Iterator[None]:
+        """Without the sampling, penalties and lengths of the model's generation config, which would fill our gaps."""
+        model, plain = cast(Any, self.model), cast(Any, GenerationConfig)
+        own, model.generation_config = model.generation_config, plain()
+        try:
+            yield
+        finally:
+            model.generation_config = own
 
     @contextmanager
     def _head_reads(self, rows: Tensor) -> Iterator[None]:

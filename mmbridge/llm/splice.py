@@ -41,23 +41,18 @@ def splice(
     shape = len(prompts), max(lengths)
     ids = np.full(shape, pad_id, dtype=np.int64)
     supervised, perceptual = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
-    padding = np.array([shape[1] - length if side == "left" else 0 for length in lengths])[:, None]
-    places = np.arange(shape[1])[None, :]
-    mask = places >= padding if side == "left" else places < np.array(lengths)[:, None]
+    first = np.array([shape[1] - length if side == "left" else 0 for length in lengths])
     spans = []
     for row, (prompt, media) in enumerate(zip(prompts, tokens, strict=True)):
-        said, asked = np.array(prompt.ids), np.array(prompt.supervised)
-        read, at, found = 0, int(padding[row, 0]), []  # read: next token of the prompt; at: where it goes
-        for placeholder, values in zip(prompt.placeholders, media, strict=True):
-            text = slice(at, at + placeholder.position - read)
-            ids[row, text], supervised[row, text] = (each[read : placeholder.position] for each in (said, asked))
-            span = Span(placeholder.medium, text.stop, text.stop + len(values))
+        spans.append(_spans(prompt, media, int(first[row])))
+        read, at, said, asked = 0, int(first[row]), np.array(prompt.ids), np.array(prompt.supervised)
+        for placeholder, span in zip(prompt.placeholders, spans[row], strict=True):
+            ids[row, at : span.start] = said[read : placeholder.position]
+            supervised[row, at : span.start] = asked[read : placeholder.position]
             perceptual[row, span.start : span.stop] = True
-            found.append(span)
             read, at = placeholder.position + 1, span.stop
-        text = slice(at, at + len(said) - read)
-        ids[row, text], supervised[row, text] = said[read:], asked[read:]
-        spans.append(tuple(found))
+        end = at + len(said) - read
+        ids[row, at:end], supervised[row, at:end] = said[read:], asked[read:]
     given = torch.from_numpy(ids)
     embeds = embed(given)
     device = embeds.device
@@ -65,11 +60,12 @@ def splice(
         where = torch.from_numpy(np.flatnonzero(perceptual)).to(device)
         values = torch.cat(pieces).to(device, embeds.dtype)
         embeds = embeds.flatten(0, 1).index_copy_(0, where, values).view(embeds.shape)
-    positions = torch.from_numpy(places - padding).clamp_(min=0)
+    places = np.arange(shape[1]) - first[:, None]
+    mask = (places >= 0) & (places < np.array(lengths)[:, None])
     return ForwardContext(
         embeds=embeds,
         mask=torch.from_numpy(mask).to(device),
-        positions=positions.to(device),
+        positions=torch.from_numpy(places.clip(min=0)).to(device),
         ids=given.to(device),
         perceptual=torch.from_numpy(perceptual).to(device),
         supervised=torch.from_numpy(supervised).to(device),
@@ -77,6 +73,16 @@ def splice(
         samples=tuple(prompt.sample for prompt in prompts),
         padding=side,
     )
+
+
+def _spans(prompt: Prompt, media: Sequence[Tensor], first: int) -> tuple[Span, ...]:
+    """Where media come to stand in a row whose first real position is ``first``."""
+    spans, shift = [], first
+    for placeholder, values in zip(prompt.placeholders, media, strict=True):
+        start = placeholder.position + shift
+        spans.append(Span(placeholder.medium, start, start + len(values)))
+        shift += len(values) - 1  # the placeholder itself is gone
+    return tuple(spans)
 
 
 def _length(prompt: Prompt, media: Sequence[Tensor], max_length: int) -> int:

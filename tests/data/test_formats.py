@@ -164,12 +164,16 @@ def test_what_is_no_data_set(folder: Path, tmp_path: Path) -> None:
     assert one_line(tmp_path / "none").endswith("none: expected a data set, found no such file or folder")
     assert f"{empty}: expected metadata.jsonl or .tar shards, found an empty folder" in one_line(empty)
     assert "img: expected metadata.jsonl or .tar shards, found a.png; name WebDataset .tar" in one_line(folder / "img")
-    assert "expected LLaVA" not in one_line(folder / "img/a.png")
     assert "a.png: expected WebDataset .tar shards, a folder with metadata.jsonl" in one_line(folder / "img/a.png")
     other = write_lines(folder / "other.jsonl", [{"prompt": "x"}])
     assert one_line(other) == f"{other}:1: expected a column messages or conversations or file_name, found prompt"
     assert "expected a path on this machine, found a URL or a command" in one_line("pipe:curl x")
     assert "expected a path on this machine, found a URL or a command" in one_line("https://x.org/{0..9}.tar")
+
+
+def test_paths_that_cannot_be(folder: Path) -> None:
+    assert one_line("x" * 5000).endswith("cannot be read (File name too long)")
+    assert "expected a brace pattern such as {000..009}, found a fault in it" in one_line(f"{folder}/{{0..1.tar")
 
 
 def test_a_folder_one_level_up_is_pointed_out(folder: Path) -> None:

@@ -122,6 +122,12 @@ def test_a_batch_survives_the_way_from_a_worker() -> None:
     assert_equal([pickle.loads(pickle.dumps(empty))], [empty])
 
 
+def test_the_views_of_an_encoder_travel_as_one_tensor() -> None:
+    """Each tensor takes a file descriptor on its way from a worker, and a process has about a thousand."""
+    _, (_, packed, _, _) = COLLATE([records(50)[n] for n in range(50)]).__reduce__()
+    assert [len(inputs) for inputs, _, _ in packed.values()] == [1, 1]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bad_sample_stops_the_run_by_default(workers: int) -> None:
     loader = Loader(mixture(bad=[3]), COLLATE, batch=4, workers=workers)

@@ -62,9 +62,12 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def conversations() -> list[Sample]:
+SIZES = ((48, 32), (40, 40), (30, 70))
+
+
+def conversations(sizes: Sequence[tuple[int, int]] = SIZES) -> list[Sample]:
     """One image and one answer; text alone, two turns; two images of other shapes, apart."""
-    first, second, third = (Medium("image", noise(*size), "noise") for size in ((48, 32), (40, 40), (30, 70)))
+    first, second, third = (Medium("image", noise(*size, seed), "noise") for seed, size in enumerate(sizes))
     talks: list[Sequence[Message]] = [
         (Message("user", (first, "What do you see?")), Message("assistant", ("A large red circle.",))),
         (
@@ -83,13 +86,16 @@ def conversations() -> list[Sample]:
     return [Sample(f"talk {number}", tuple(talk)) for number, talk in enumerate(talks)]
 
 
-def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as transformers takes them."""
-    parts = [
-        [{"type": "text", "text": each} if isinstance(each, str) else {"type": "image"} for each in message.content]
-        for message in messages
-    ]
-    return [{"role": message.role, "content": content} for message, content in zip(messages, parts, strict=True)]
+def turns(messages: Sequence[Message], images: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """Messages as transformers takes them, with the images themselves if they are given."""
+    waiting = iter(images)
+
+    def written(part: str | Medium) -> dict[str, Any]:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        return {"type": "image"} | ({"image": next(waiting)} if images else {})
+
+    return [{"role": each.role, "content": [written(part) for part in each.content]} for each in messages]
 
 
 def pictures(messages: Sequence[Message]) -> list[Any]:

@@ -1,5 +1,6 @@
 """A bridge held against transformers' LLaVA class: what both make of the same conversations."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,15 +9,15 @@ from torch.nn.functional import cross_entropy
 
 from mmbridge.bridge import Bridge
 from mmbridge.connectors.connector import Connector
-from tests.llava.checkpoints import Reference, conversations
+from tests.llava.checkpoints import SIZES, Reference, conversations, pictures, turns
 
 
-def largest_gap(bridge: Bridge, reference: Reference) -> float:
+def largest_gap(bridge: Bridge, reference: Reference, sizes: Sequence[tuple[int, int]] = SIZES) -> float:
     """Between logits at every real position of a mixed batch; rows of the vocabulary that one side lacks are left out.
 
     Also sees to it that both read the same token ids, and that supervised logits are those of the whole.
     """
-    samples = conversations()
+    samples = conversations(sizes)
     batch = bridge.collate()(samples)
     with torch.no_grad():
         output = bridge(batch)
@@ -33,6 +34,20 @@ def largest_gap(bridge: Bridge, reference: Reference) -> float:
     rows = min(ours.shape[-1], theirs.shape[-1])
     assert ours.std() > 0.1, "logits that hardly differ prove nothing"
     return float((ours[real][:, :rows] - theirs[real][:, :rows]).abs().max())
+
+
+def same_ids(bridge: Bridge, reference: Reference) -> None:
+    """What ``AutoProcessor.apply_chat_template`` makes of a conversation is what the bridge makes of it."""
+    for sample in conversations():
+        talk = sample.messages[:-1]
+        ours = list(bridge.prompter.generation(talk).ids)
+        for placeholder in reversed(bridge.prompter.generation(talk).placeholders):
+            count = bridge.lengths("image", [None])
+            ours[placeholder.position : placeholder.position + 1] = [reference.model.config.image_token_id] * count
+        theirs = reference.processor.apply_chat_template(
+            turns(talk, pictures(talk)), tokenize=True, add_generation_prompt=True, return_dict=True
+        )
+        assert theirs["input_ids"][0] == ours
 
 
 def gradients(bridge: Bridge, reference: Reference) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -59,9 +74,9 @@ def gradients(bridge: Bridge, reference: Reference) -> tuple[dict[str, Tensor], 
     }
 
 
-def same_texts(bridge: Bridge, folder: Path, count: int = 12) -> list[str]:
+def same_texts(bridge: Bridge, folder: Path, count: int = 12, sizes: Sequence[tuple[int, int]] = SIZES) -> list[str]:
     """Greedy answers of both in one left-padded batch; returns them once they are known to be equal."""
-    talks = [sample.messages[:1] for sample in conversations()]
+    talks = [sample.messages[:1] for sample in conversations(sizes)]
     answers = [answer.text for answer in bridge.generate([list(talk) for talk in talks], max_new_tokens=count)]
     assert answers == Reference(folder).texts(talks, count)
     assert any(answers)

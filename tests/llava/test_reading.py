@@ -11,7 +11,7 @@ from mmbridge.bridge import Bridge
 from mmbridge.errors import BridgeError, RecipeError
 from mmbridge.llava import is_llava, load_llava, read_recipe
 from tests.llava.checkpoints import Reference, tiny_llava_next
-from tests.llava.parity import gradients, largest_gap, same_texts
+from tests.llava.parity import gradients, largest_gap, same_ids, same_texts
 from tests.tiny import tiny_clip, tiny_llava, tiny_llm
 
 
@@ -25,6 +25,7 @@ def test_logits_texts_and_gradients(tower: Literal["clip", "siglip"], family: st
     ours, theirs = gradients(bridge, reference)
     for name, gradient in theirs.items():
         assert float((ours[name] - gradient).norm() / gradient.norm()) <= 1e-5, name
+    same_ids(bridge, reference)
     same_texts(bridge, folder)
 
 

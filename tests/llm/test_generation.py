@@ -85,7 +85,9 @@ def test_the_model_s_own_sampling_defaults_are_left_aside(tmp_path: Path) -> Non
     plain = model.generate(contexts(model, [5, 6, 7]))
     defaults: Any = model.model.generation_config
     defaults.update(do_sample=True, temperature=2.0, repetition_penalty=5.0, no_repeat_ngram_size=1, top_k=3)
+    defaults.update(num_return_sequences=2, min_new_tokens=30, max_length=5)
     assert model.generate(contexts(model, [5, 6, 7])) == plain
+    assert model.model.generation_config is defaults
 
 
 def test_it_stops_at_any_end_token(tmp_path: Path) -> None:
@@ -183,9 +185,9 @@ def test_one_stream_is_one_sample_and_one_beam(llm: Model) -> None:
 
 def test_more_positions_than_the_model_has(llm: Model) -> None:
     model = llm("gpt2")
-    context = contexts(model, [5] * 250)
-    assert len(model.generate(context, GenerationOptions(max_new_tokens=6))) == 1
-    with pytest.raises(DataError, match=r"^sample 0: expected room for 7 new tokens, found 6 of 256 positions$"):
+    context = contexts(model, [6], [5] * 250)
+    assert len(model.generate(context, GenerationOptions(max_new_tokens=6))) == 2
+    with pytest.raises(DataError, match=r"^sample 1: expected room for 7 new tokens, found 6 of 256 positions$"):
         model.generate(context, GenerationOptions(max_new_tokens=7))
 
 

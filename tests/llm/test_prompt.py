@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from PIL import Image
+from tokenizers import processors
 from transformers import AutoProcessor, BertTokenizerLegacy, TokenizersBackend
 
 from mmbridge.data.sample import Medium, Message, Sample, conversation
@@ -38,6 +39,15 @@ QWEN3_LIKE = (  # an empty thought in the last answer, none in those before; tur
 PHI3_LIKE = (  # something behind the last turn that is behind no other
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+R1_LIKE = (  # opens a thought that the answers it writes do not have
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content.split('</think>')[-1] "
+    "+ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+GPT_OSS_LIKE = (  # ends the last turn with another token than those before
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content }}"
+    "{{ eos_token if loop.last and message.role == 'assistant' else '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 GEMMA_LIKE = (  # no system message, other names, a bos token, trimmed content, whitespace of its own in front
     "\n  {{ bos_token }}\n  {% if messages[0].role == 'system' %}\n  {{ raise_exception('System role not supported') }}"
@@ -75,6 +85,17 @@ def test_without_marks_the_same_tokens_are_supervised(style: Literal["metaspace"
     assert bare == marked
 
 
+@pytest.mark.parametrize("template", [CHATML, CHATML_MARKED])
+def test_offsets_trimmed_of_white_space_cost_no_token(template: str, tmp_path: Path) -> None:
+    """GPT-2's and Llama-3's tokenizers report " a" as "a", and a space of its own as nothing."""
+    talk = conversation(("user", ["How many?"]), ("assistant", ["  Two   stars.  "]))
+    tokenizer = tiny_tokenizer(tmp_path, "bytes", template)
+    expected = Prompter(tokenizer).training(Sample("a", talk))
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    assert any(start == stop for start, stop in tokenizer("Two   stars", return_offsets_mapping=True)["offset_mapping"])
+    assert Prompter(tokenizer).training(Sample("a", talk)) == expected
+
+
 @pytest.mark.parametrize("template", [CHATML, CHATML_MARKED, QWEN3_LIKE, PHI3_LIKE, GEMMA_LIKE])
 @pytest.mark.parametrize("style", STYLES)
 def test_text_is_that_of_the_model_s_own_template(
@@ -93,6 +114,24 @@ def test_text_is_that_of_the_model_s_own_template(
     expected = "".join(f"{str(part).strip() if template == GEMMA_LIKE else part}<|im_end|>" for part in spoken)
     assert said.lstrip() == expected.lstrip()
     assert prompter.stop_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_a_thought_opened_for_the_model_is_left_out(tmp_path: Path) -> None:
+    prompter = Prompter(tiny_tokenizer(tmp_path, template=R1_LIKE))
+    prompt, asked = prompter.training(Sample("a", TALK)), prompter.generation(TALK[:3])
+    assert asked.text.endswith("assistant\n")
+    assert prompt.ids[: len(asked.ids)] == asked.ids
+    assert decoded(prompter, prompt.ids, prompt.supervised).count("<|im_end|>") == 2
+
+
+def test_an_answer_ends_with_its_own_turn_s_token(tmp_path: Path) -> None:
+    prompter = Prompter(tiny_tokenizer(tmp_path, template=GPT_OSS_LIKE))
+    prompt = prompter.training(Sample("a", TALK))
+    said = decoded(prompter, prompt.ids, prompt.supervised)
+    assert said == "No, it is blüe — 红色 🙂<|im_end|> It is small.\n\nVery.</s>"
+    held = conversation(("user", ["Hi"]), ("assistant", ["a <|im_end|> b"]))
+    with pytest.raises(DataError, match=r"the answer holds '<\|im_end\|>'"):
+        prompter.training(Sample("b", held))
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -1,0 +1,113 @@
+"""The loop over an engine that only keeps account."""
+
+import math
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmbridge.data.batch import Batch
+from mmbridge.data.sample import Sample
+from mmbridge.errors import MMBridgeError
+from mmbridge.llm.prompt import Prompt
+from mmbridge.loop import Step, fit
+
+
+class Ledger:
+    """An engine whose loss is the share of the step's terms; it writes down what it is asked to do."""
+
+    names = ("next_token",)
+    lr = 0.5
+
+    def __init__(self, *, norm: float = 1.0, poison: str = "") -> None:
+        self.calls: list[Any] = []
+        self._norm, self._poison = norm, poison
+        self.bridge = SimpleNamespace(perceptual_tokens=lambda batch: {"image": [3] * len(batch)})
+
+    def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
+        return (sum(sum(prompt.supervised) for batch in batches for prompt in batch.prompts),)
+
+    def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
+        names = [prompt.sample for prompt in batch.prompts]
+        self.calls.append(("losses", names, tuple(terms)))
+        bad = self._poison in names
+        return torch.tensor([math.nan if bad else self.terms([batch])[0] / terms[0]])
+
+    def backward(self, losses: Tensor) -> None:
+        self.calls.append("backward")
+
+    def gathered(self, losses: Sequence[Tensor]) -> list[list[float]]:
+        return [loss.tolist() for loss in losses]
+
+    def step(self) -> float:
+        self.calls.append("step")
+        return self._norm
+
+
+def batch(*names: str) -> Batch:
+    """Samples of as many supervised tokens as their names have letters."""
+    prompts = tuple(Prompt(name, (0,) * len(name), (True,) * len(name), (), name) for name in names)
+    return Batch(prompts, {}, tuple(Sample(name, ()) for name in names))
+
+
+def run(engine: Ledger, batches: Sequence[Batch], steps: int, accumulate: int = 1) -> Iterator[Step]:
+    return fit(engine, batches, steps, accumulate)  # type: ignore[arg-type]
+
+
+def test_a_step_is_all_its_batches_then_one_step() -> None:
+    engine = Ledger()
+    steps = list(run(engine, [batch("a", "bb"), batch("ccc"), batch("d"), batch("e")], 2, accumulate=2))
+    assert engine.calls == [
+        ("losses", ["a", "bb"], (6,)),
+        "backward",
+        ("losses", ["ccc"], (6,)),
+        "backward",
+        "step",
+        ("losses", ["d"], (2,)),
+        "backward",
+        ("losses", ["e"], (2,)),
+        "backward",
+        "step",
+    ]
+    assert [(step.number, step.samples, step.tokens, step.perceptual) for step in steps] == [(1, 3, 6, 9), (2, 2, 2, 6)]
+    assert [step.loss for step in steps] == [1.0, 1.0]
+    assert (steps[0].lr, steps[0].grad_norm, steps[0].losses) == (0.5, 1.0, {"next_token": 1.0})
+
+
+def test_batches_are_taken_only_when_needed_and_no_more_than_needed() -> None:
+    taken: list[str] = []
+
+    def source() -> Iterator[Batch]:
+        for name in "abcd":
+            taken.append(name)
+            yield batch(name)
+
+    running = fit(Ledger(), source(), 3)  # type: ignore[arg-type]
+    assert taken == []
+    next(running)
+    assert taken == ["a"]
+    assert [step.number for step in running] == [2, 3]
+    assert taken == ["a", "b", "c"]
+
+
+def test_batches_of_which_every_sample_was_left_out_count_for_nothing() -> None:
+    engine = Ledger()
+    steps = list(run(engine, [batch(), batch("bb"), batch(), batch()], 2, accumulate=2))
+    assert [call for call in engine.calls if isinstance(call, tuple)] == [("losses", ["bb"], (2,))]
+    assert [(step.samples, step.tokens, step.loss) for step in steps] == [(1, 2, 1.0), (0, 0, 0)]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_its_batch() -> None:
+    engine = Ledger(poison="bad")
+    with pytest.raises(MMBridgeError, match=r"step 1: the loss is nan; among the samples bad, b; .*") as caught:
+        list(run(engine, [batch("a"), batch("bad", "b")], 1, accumulate=2))
+    assert caught.value.exit_code == 1
+    assert "step" not in engine.calls
+
+
+def test_a_gradient_that_is_not_finite_names_the_samples_of_the_step() -> None:
+    with pytest.raises(MMBridgeError, match=r"the gradient is inf; among the samples s0, s1, .* s7 and 2 more;"):
+        list(run(Ledger(norm=math.inf), [batch(*(f"s{index}" for index in range(10)))], 1))

@@ -1,0 +1,94 @@
+"""Parameter groups and the learning rate."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+from mmbridge.errors import RecipeError
+from mmbridge.optimiser import adamw, schedule, scheduler
+from mmbridge.stage import GroupConfig, OptimConfig, ScheduleConfig
+
+
+def named() -> dict[str, nn.Parameter]:
+    module = nn.ModuleDict({"connectors": nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), "llm": nn.Linear(2, 2)})
+    return dict(module.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs", "options"),
+    [
+        ("cosine", "cosine", {}),
+        ("linear", "linear", {}),
+        ("constant", "constant_with_warmup", {}),
+        ("cosine", "cosine_with_min_lr", {"min_lr_rate": 0.2}),
+    ],
+)
+@pytest.mark.parametrize(("warmup", "steps"), [(0.0, 7), (0.03, 50), (5, 20)])
+def test_rates_are_those_of_transformers(
+    kind: str, theirs: str, options: dict[str, float], warmup: float, steps: int
+) -> None:
+    config = ScheduleConfig(kind=kind, warmup=warmup, floor=options.get("min_lr_rate", 0.0))  # type: ignore[arg-type]
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    counts = {0.0: 0, 0.03: 2, 5: 5}  # transformers rounds fractions up
+    reference = get_scheduler(theirs, optimiser, counts[warmup], steps, scheduler_specific_kwargs=options)
+    rate = schedule(config, steps)
+    for step in range(steps):
+        assert rate(step) == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
+        optimiser.step()
+        reference.step()
+
+
+def test_linear_decay_ends_at_its_floor() -> None:
+    rate = schedule(ScheduleConfig(kind="linear", floor=0.95), 100)
+    assert rate(0) == 1.0
+    assert rate(50) == pytest.approx(0.975)
+    assert rate(100) == pytest.approx(0.95)
+
+
+def test_the_first_group_that_matches_has_a_parameter_and_only_matrices_decay() -> None:
+    parameters = named()
+    groups = (GroupConfig(match="connectors.*", lr=0.5), GroupConfig(match="*weight", lr=9.0, weight_decay=0.7))
+    optimiser = adamw(parameters, OptimConfig(lr=0.1, weight_decay=0.01, groups=groups), "stages.a.optim")
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    found = [
+        (group["lr"], group["weight_decay"], [names[id(each)] for each in group["params"]])
+        for group in optimiser.param_groups
+    ]
+    assert found == [
+        (0.5, 0.01, ["connectors.0.weight"]),
+        (0.5, 0.0, ["connectors.0.bias", "connectors.1.weight", "connectors.1.bias"]),
+        (9.0, 0.7, ["llm.weight"]),
+        (0.1, 0.0, ["llm.bias"]),
+    ]
+
+
+def test_every_group_follows_the_schedule() -> None:
+    optimiser = adamw(named(), OptimConfig(lr=1.0, groups=(GroupConfig(match="llm*", lr=4.0),)), "")
+    rates = scheduler(optimiser, ScheduleConfig(kind="linear", warmup=2), 4)
+    for factor in (0.0, 0.5, 1.0, 0.5):
+        lrs = {group["lr"] for group in optimiser.param_groups}
+        assert lrs == {factor, 4 * factor}
+        optimiser.step()
+        rates.step()
+
+
+def test_a_pattern_that_matches_nothing_names_what_is_near() -> None:
+    config = OptimConfig(lr=1.0, groups=(GroupConfig(match="conectors.*", lr=0.5),))
+    with pytest.raises(RecipeError) as caught:
+        adamw(named(), config, "stages.a.optim")
+    assert str(caught.value).startswith(
+        "stages.a.optim.groups.0.match: expected a pattern of parameter names, found 'conectors.*', which matches "
+        "none; near it are connectors.*"
+    )
+
+
+def test_one_step_is_adamw() -> None:
+    """Against the paper's own formula (arXiv 1711.05101, algorithm 2) in float64."""
+    weight = nn.Parameter(torch.tensor([[1.0, -2.0]], dtype=torch.float64))
+    weight.grad = torch.tensor([[0.3, 0.1]], dtype=torch.float64)
+    config = OptimConfig(lr=0.1, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.05)
+    adamw({"w": weight}, config, "").step()
+    start, gradient = torch.tensor([[1.0, -2.0]]).double(), torch.tensor([[0.3, 0.1]]).double()
+    expected = start - 0.1 * (gradient / (gradient.abs() + 1e-6) + 0.05 * start)
+    torch.testing.assert_close(weight.detach(), expected)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmbridge.bridge import Bridge
+from mmbridge.cpu_attention import prefer_on_cpu
 from mmbridge.data.batch import Batch
 from mmbridge.objectives.weighted import WeightedObjectives
 from mmbridge.optimiser import adamw, scheduler
@@ -82,6 +83,8 @@ class TorchEngine:
 
     def __init__(self, bridge: Bridge, stage: StageConfig, steps: int, key: str) -> None:
         self.bridge, self._stage = bridge.train(), stage
+        if bridge.device.type == "cpu" and stage.precision == "bfloat16":
+            prefer_on_cpu(bridge.llm.model)
         self._module = WeightedObjectives(bridge, stage.objectives)
         self._trainable = {name: each for name, each in bridge.named_parameters() if each.requires_grad}
         self._optimiser = adamw(self._trainable, stage.optim, f"{key}.optim")

@@ -41,9 +41,11 @@ def show(bridge: Bridge, scenes: int = 3) -> None:
 
 def summary(reports: dict[Task, Report], seconds: float) -> dict[str, Any]:
     """What ``report.json`` holds."""
-    kept = {task: report.to_dict() for task, report in reports.items()}
-    scores = {task: {"n": held["n"], **held["metrics"], "intervals": held["intervals"]} for task, held in kept.items()}
-    return {**scores, "ceilings": kept["caption"]["ceilings"], "seconds": round(seconds, 1)}
+    found: dict[str, Any] = {}
+    for task, report in reports.items():
+        kept = report.to_dict()
+        found[task] = {"n": report.n, **kept["metrics"], "intervals": kept["intervals"]}
+    return found | {"ceilings": dict(reports["caption"].ceilings), "seconds": round(seconds, 1)}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """What the shipped parts can do on their own: ``python -m mmbridge.recipes.world_ceilings``.
 
 Two gates that stand before any bridge. Linear probes on each encoder's features read an object's shape, colour, size,
-texture and place from the token at its middle, on scenes the probe was not fitted to; and the language model answers
-held-out questions about described scenes. No bridge can be expected to do better, so the figures are written to
+texture and place from the mean of the tokens on it, on scenes the probe was not fitted to; and the language model
+answers held-out questions about described scenes. No bridge can be expected to do better, so the figures are written to
 ``ceilings.json`` beside the weights and printed next to every score on the embedded world.
 """
 
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mmbridge.data.world.render import SIDE, centre, render
+from mmbridge.data.world.render import render
 from mmbridge.data.world.scene import Scene, sample_scene
 from mmbridge.encoders.config import OpenCLIPConfig, TransformersConfig
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.evaluation.probe import held_out_accuracy
 from mmbridge.frozen import locate
 from mmbridge.recipes.world_llm import text_accuracy
+from mmbridge.recipes.world_pretraining import insides
 
 ATTRIBUTES = {"shape": "shape", "colour": "colour", "size": "size", "texture": "texture", "position": "place"}
 """What is probed, under the name its kind of question has, and the attribute of an object that it is."""
@@ -29,25 +30,24 @@ GATED = ("shape", "colour", "size", "position")
 PROBE_GATE, TEXT_GATE = 0.98, 0.97
 
 
-def middle_tokens(encoder: VisionEncoder, scenes: Sequence[Scene]) -> tuple[Tensor, list[int]]:
-    """The features (objects, D) of the token at each object's middle, and which scene each object is in."""
-    height, width = encoder.facts.grid.height, encoder.facts.grid.width
+def object_features(encoder: VisionEncoder, scenes: Sequence[Scene]) -> tuple[Tensor, list[int]]:
+    """The mean (objects, D) of the tokens on each object, and which scene each object is in."""
     rows: list[Tensor] = []
     owners: list[int] = []
     for start in range(0, len(scenes), 128):
         part = scenes[start : start + 128]
         values = encoder.encode([encoder.prepare(render(scene)) for scene in part]).values.float()
-        for offset, (scene, tokens) in enumerate(zip(part, values, strict=True)):
-            for thing in scene.objects:
-                x, y = centre(thing)
-                rows.append(tokens[int(y * height / SIDE) * width + int(x * width / SIDE)])
-                owners.append(start + offset)
+        inside = insides(part, encoder.facts.grid.width).float()
+        means = inside @ values / inside.sum(-1, keepdim=True).clamp(min=1)  # (scenes, 4, D)
+        for offset, (scene, found) in enumerate(zip(part, means, strict=True)):
+            rows += found[: len(scene.objects)]
+            owners += [start + offset] * len(scene.objects)
     return torch.stack(rows), owners
 
 
 def probe(encoder: VisionEncoder, scenes: Sequence[Scene]) -> dict[str, float]:
     """Held-out accuracy of a linear probe for each attribute."""
-    features, owners = middle_tokens(encoder, scenes)
+    features, owners = object_features(encoder, scenes)
     things = [thing for scene in scenes for thing in scene.objects]
     found = {}
     for name, attribute in ATTRIBUTES.items():

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from mmbridge.data.world.language import caption
-from mmbridge.data.world.render import SIDE, centre
-from mmbridge.data.world.scene import SEEN, Scene
+from mmbridge.data.world.render import SIDE
+from mmbridge.data.world.scene import SEEN
 from mmbridge.data.world.vocabulary import SIZES, TEXTURES
-from mmbridge.recipes.world_pretraining import best_device, optimise, pictures, save_bfloat16
+from mmbridge.recipes.world_pretraining import best_device, insides, optimise, pictures, save_bfloat16
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.27, 0.27, 0.27)
 PATCH = 12
@@ -108,18 +108,6 @@ class Pretraining(nn.Module):
         return {"contrast": 0.5 * contrast, "region": region, "caption": captioning, "pixels": 0.5 * local}
 
 
-def insides(scenes: list[Scene]) -> Tensor:
-    """Which patch tokens lie on each object: bool (scenes, 4, N)."""
-    middle = (torch.arange(SIDE_TOKENS) + 0.5) * PATCH
-    inside = torch.zeros(len(scenes), 4, SIDE_TOKENS, SIDE_TOKENS, dtype=torch.bool)
-    for row, scene in enumerate(scenes):
-        for slot, thing in enumerate(scene.objects):
-            x, y = centre(thing)
-            reach = 10.0
-            inside[row, slot] = ((middle - y).abs() < reach)[:, None] & ((middle - x).abs() < reach)[None]
-    return inside.flatten(2)
-
-
 def batches(
     tokenizer: PreTrainedTokenizerFast, count: int, size: int, device: torch.device, workers: int
 ) -> Iterator[Batch]:
@@ -127,7 +115,7 @@ def batches(
     pixels, scenes = pictures(count, seed=0, workers=workers)
     encoded = tokenizer([caption(s) for s in scenes], padding="max_length", max_length=CONTEXT)
     texts = torch.tensor(encoded["input_ids"])
-    inside = insides(scenes)
+    inside = insides(scenes, SIDE_TOKENS)
     index = {phrase: i for i, phrase in enumerate(PHRASES)}
     phrase = torch.full((count, 4), -1)
     for row, scene in enumerate(scenes):

@@ -8,7 +8,6 @@ bounds what any bridge onto it can reach.
 
 import argparse
 import json
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -35,8 +34,8 @@ VOCABULARY = 1280
 ROW = 320
 """Positions of a training row, which holds several conversations."""
 
-ENDS = (0.25, 0.5)
-"""When the first lessons of the corpus end, as shares of the training time."""
+MASTERED = 0.12
+"""The next lesson begins when the loss, averaged over about the last fifty steps, falls below this (nats)."""
 
 
 def train_tokenizer(talks: int = 60_000) -> PreTrainedTokenizerFast:
@@ -107,12 +106,13 @@ def batches(ids: list[np.ndarray], tokens: int, device: torch.device) -> Iterato
             at += len(talk_ids)
 
 
-def taught(lessons: Sequence[Iterator[tuple[Tensor, Tensor]]], minutes: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """The lessons one after the other: each for its share of the time, the last to the end."""
-    began = time.monotonic()
-    while True:
-        done = (time.monotonic() - began) / (60 * minutes)
-        yield next(lessons[sum(done >= end for end in ENDS)])
+def taught(lessons: Sequence[Iterator[tuple[Tensor, Tensor]]], task: "Pretraining") -> Iterator[tuple[Tensor, Tensor]]:
+    """The lessons one after the other: each until its answers are mastered, the last to the end."""
+    for number, lesson in enumerate(lessons, start=1):
+        task.recent = 1.0
+        while number == len(lessons) or task.recent > MASTERED:
+            yield next(lesson)
+        print(f"lesson {number} is mastered", flush=True)
 
 
 def answered(ids: Tensor, assistant: int, end: int) -> Tensor:
@@ -127,7 +127,7 @@ class Pretraining:
     """The loss on what the assistant says, with NEFTune noise."""
 
     def __init__(self, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, noise: float) -> None:
-        self.model, self.noise = model, noise
+        self.model, self.noise, self.recent = model, noise, 1.0
         vocabulary = tokenizer.get_vocab()
         self.pad, self.end, self.assistant = vocabulary[PAD], vocabulary[END], vocabulary[ASSISTANT]
 
@@ -141,7 +141,9 @@ class Pretraining:
         targets = batch[:, 1:]
         each = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none").view_as(targets)
         written = answered(batch, self.assistant, self.end)[:, 1:]
-        return {"loss": each[written].mean()}
+        loss = each[written].mean()
+        self.recent += (loss.item() - self.recent) / 50
+        return {"loss": loss}
 
 
 @torch.no_grad()
@@ -230,7 +232,7 @@ def main() -> None:
 
     model.config.save_pretrained(given.out)
     model.generation_config.save_pretrained(given.out)
-    stream = taught(lessons, given.minutes)
+    stream = taught(lessons, task)
     steps = optimise(model, stream, task, minutes=given.minutes, lr=given.lr, save=save)
 
     model = LlamaForCausalLM.from_pretrained(given.out, dtype=torch.float32)

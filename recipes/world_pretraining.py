@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmbridge.data.world.render import SIDE, render
+from mmbridge.data.world.render import SIDE, centre, render
 from mmbridge.data.world.scene import Scene, sample_scene
 
 Batch = TypeVar("Batch")
@@ -90,6 +90,21 @@ def pictures(count: int, *, seed: int, split: str = "train", workers: int = 4) -
             pixels[span.start : span.stop] = torch.from_numpy(block).permute(0, 3, 1, 2)
             scenes += found
     return pixels, scenes
+
+
+REACH = 10.0
+"""A token is on an object when its middle is within so many pixels of the object's, across and down."""
+
+
+def insides(scenes: Sequence[Scene], side: int) -> Tensor:
+    """Which tokens of a ``side`` × ``side`` grid are on each object: bool (scenes, 4, side²)."""
+    middle = (torch.arange(side) + 0.5) * SIDE / side
+    inside = torch.zeros(len(scenes), 4, side, side, dtype=torch.bool)
+    for row, scene in enumerate(scenes):
+        for slot, thing in enumerate(scene.objects):
+            x, y = centre(thing)
+            inside[row, slot] = ((middle - y).abs() < REACH)[:, None] & ((middle - x).abs() < REACH)[None]
+    return inside.flatten(2)
 
 
 def save_bfloat16(state: dict[str, Tensor], path: Path) -> None:

@@ -356,7 +356,13 @@ def test_ctrl_c_from_outside_ends_in_130(tmp_path: Path) -> None:
         "from mmbridge.cli import main\n"
         "main()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job of a shell ignores it
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "loading\n"
     time.sleep(0.1)

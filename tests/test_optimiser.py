@@ -28,7 +28,7 @@ def named() -> dict[str, nn.Parameter]:
 def test_rates_are_those_of_transformers(
     kind: str, theirs: str, options: dict[str, float], warmup: float, steps: int
 ) -> None:
-    config = ScheduleConfig(kind=kind, warmup=warmup, floor=options.get("min_lr_rate", 0.0))  # type: ignore[arg-type]
+    config = ScheduleConfig(kind=kind, warmup=warmup, floor=options.get("min_lr_rate", 0.0))
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     counts = {0.0: 0, 0.03: 2, 5: 5}  # transformers rounds fractions up
     reference = get_scheduler(theirs, optimiser, counts[warmup], steps, scheduler_specific_kwargs=options)

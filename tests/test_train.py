@@ -183,7 +183,7 @@ def test_a_run_without_a_finished_stage_starts_over(
 
 def test_where_a_stage_starts(parts: Path, tmp_path: Path) -> None:
     train(tiny_recipe(parts), tmp_path / "first")
-    still = {"steps": 1, "optim": {"lr": 1e-30}}
+    still: dict[str, Any] = {"steps": 1, "optim": {"lr": 1e-30}}
     built = Bridge(tiny_recipe(parts)).own_tensors()
     trained = weights(tmp_path / "first")
     for init, expected in (("fresh", built), (str(tmp_path / "first"), trained), ("previous", built)):
@@ -212,7 +212,7 @@ def scored(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
 
 
 def test_the_best_weights_are_kept(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    constant = {"schedule": {"kind": "constant"}}
+    constant: dict[str, Any] = {"schedule": {"kind": "constant"}}
     for keep in ("best", "last"):
         scored(monkeypatch, 3.0, 1.0, 1.5, 1.0)
         stage = tiny_stage(validation=validated(every=2, keep=keep), steps=7, **constant)
@@ -242,7 +242,8 @@ def test_the_loss_of_validation_is_a_mean_over_all_its_tokens(parts: Path, tmp_p
 
 def test_validation_does_not_change_training(parts: Path, tmp_path: Path) -> None:
     dropout = {"image": {"encoders": ["image"], "projector": {"kind": "linear", "dropout": 0.5}}}
-    for name, extra in (("with", {"validation": validated(every=1, keep="last")}), ("without", {})):
+    extras: dict[str, dict[str, Any]] = {"with": {"validation": validated(every=1, keep="last")}, "without": {}}
+    for name, extra in extras.items():
         train(tiny_recipe(parts, tiny_stage(**extra), connectors=dropout), tmp_path / name)
     first, second = (tmp_path / name / "stages" / "align" for name in ("with", "without"))
     assert curve(first) == curve(second)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tests.tiny import tiny_clip, tiny_llm
 
 from mmbridge.recipe import Recipe
+from tests.tiny import tiny_clip, tiny_llm
 
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "purple", "orange")
 

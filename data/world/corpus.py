@@ -44,12 +44,22 @@ def _about(scene: Scene, random: Random) -> tuple[str, str]:
     return _pick(random, *_POLITE).format(one.question), one.answers[0]
 
 
-def scene_question(random: Random) -> Turns:
-    """A simply described scene of one or two objects, and one question."""
+def _question(random: Random, most: int, style: Callable[[Scene, Random], str]) -> Turns:
+    """A scene of at most ``most`` objects, described in a style, and one question."""
     scene = compose(random, novel=None)
-    scene = Scene(scene.objects[: int(random.integers(1, 3))], scene.background)
+    scene = Scene(scene.objects[: int(random.integers(1, most + 1))], scene.background)
     one = ask(scene, random)
-    return [("user", f"{describe_simply(scene, random)}\n{one.question}"), ("assistant", one.answers[0])]
+    return [("user", f"{style(scene, random)}\n{one.question}"), ("assistant", one.answers[0])]
+
+
+def caption_question(random: Random) -> Turns:
+    """The caption of one or two objects, and one question."""
+    return _question(random, 2, lambda scene, _: caption(scene))
+
+
+def simple_question(random: Random) -> Turns:
+    """A simple description of up to three objects, and one question."""
+    return _question(random, 3, describe_simply)
 
 
 def scene_talk(random: Random, turns: Sequence[int] = (1, 3, 6, 10)) -> Turns:
@@ -98,7 +108,8 @@ _BESIDE: Mix = (
 )
 
 LESSONS: tuple[Mix, ...] = (
-    ((0.9, scene_question), *((0.1 * share, told) for share, told in _BESIDE)),
+    ((1.0, caption_question),),
+    ((0.9, simple_question), *((0.1 * share, told) for share, told in _BESIDE)),
     ((0.85, scene_reply), *((0.15 * share, told) for share, told in _BESIDE)),
     ((0.62, scene_talk), (0.03, scene_pair), *((0.35 * share, told) for share, told in _BESIDE)),
 )

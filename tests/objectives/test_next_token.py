@@ -1,6 +1,7 @@
 """The loss is transformers' own, and its terms are what it is a mean of."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def reference_loss(folder: Path) -> float:
     """transformers: the chat template with its own mask of what the assistant says, labels of -100 elsewhere."""
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
     rows = []
     for turns in TURNS:
         messages = [

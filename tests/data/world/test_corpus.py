@@ -26,7 +26,7 @@ def test_it_covers_scenes_sound_motion_speech_numbers_and_knowledge() -> None:
 
 def test_captions_it_gives_state_the_facts_of_the_description() -> None:
     checked = 0
-    for index in range(2000):
+    for index in range(4000):
         turns = talk(0, index)
         told, _, prompt = turns[0][1].rpartition("\n")
         if prompt in CAPTION_PROMPTS and "on a" in told and told.endswith("background."):

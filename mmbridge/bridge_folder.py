@@ -27,12 +27,13 @@ from torch import Tensor
 from mmbridge import __version__
 from mmbridge.bridge import Bridge
 from mmbridge.device import pick
-from mmbridge.errors import BridgeError, RecipeError
+from mmbridge.errors import BridgeError, RecipeError, UserError
 from mmbridge.frozen import locate
 from mmbridge.model_card import model_card
 from mmbridge.recipe_file import parse
 from mmbridge.sources import check, sources, with_dtype
 
+DTYPES = ("float32", "bfloat16", "float16")
 FORMAT, VERSION = "mmbridge bridge", 1
 RECIPE, CONFIG, METRICS, CARD = "recipe.yaml", "config.json", "metrics.json", "README.md"
 _WEIGHTS = "bridge*.safetensors*"
@@ -100,7 +101,7 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir():
         raise BridgeError(folder, "expected a folder to save to, found a file")
     others = [each.name for each in sorted(folder.iterdir()) if not _is_ours(each)]
-    if others or (any(folder.iterdir()) and _config(folder).get("format") != FORMAT):
+    if others or (any(folder.iterdir()) and _json(folder / CONFIG).get("format") != FORMAT):
         found = others[0] if others else "the files of something else"
         raise BridgeError(folder, f"expected an empty folder or a bridge to replace, found {found}", "name another one")
 
@@ -117,18 +118,20 @@ def files(folder: Path) -> list[Path]:
 def load(place: str | Path, revision: str | None = None, device: str | None = None, dtype: str | None = None) -> Bridge:
     """See ``Bridge.from_pretrained``."""
     target = pick(device)
+    if dtype not in (None, *DTYPES):
+        raise UserError(f"dtype {dtype}", f"expected one of {', '.join(DTYPES)}")
     folder = find(place, revision)
-    if "llava" in str(_config(folder).get("model_type", "")):
+    if "llava" in str(_json(folder / CONFIG).get("model_type", "")):
         from mmbridge.llava import load_llava
 
-        return load_llava(folder, dtype=dtype).to(target)
+        return load_llava(place, revision, dtype).to(target)
     config = read_config(folder)
     recipe = parse((folder / RECIPE).read_text(encoding="utf-8"), str(folder / RECIPE))
     check(sources(recipe), config["frozen"])
     bridge = Bridge(recipe if dtype is None else with_dtype(recipe, dtype), config["template"])
     fill(bridge, folder)
     bridge.stage = config["stage"]
-    bridge.metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    bridge.metrics = _json(folder / METRICS)
     return bridge.to(target)
 
 
@@ -144,7 +147,8 @@ def find(place: str | Path, revision: str | None = None) -> Path:
     try:
         folder = path if path.is_dir() else locate(str(place), revision)
     except RecipeError as error:
-        raise BridgeError(error.where, error.problem, error.fix) from error.__cause__
+        fix = _NEVER_OURS if error.problem == "no such folder" else error.fix
+        raise BridgeError(error.where, error.problem, fix) from error.__cause__
     if (folder / "stages").is_dir() and not (folder / CONFIG).exists():
         if not (folder / "bridge").is_dir():
             raise BridgeError(folder, "expected a run with a finished stage, found none", "train it with --resume")
@@ -154,12 +158,13 @@ def find(place: str | Path, revision: str | None = None) -> Path:
     return folder
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, Any]:
+    """A file's keys; none where it is not what it should be, which whoever looks for one will find."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -168,7 +173,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         BridgeError: it is no bridge, an incomplete one, or one of a newer version.
     """
-    config = _config(folder)
+    config = _json(folder / CONFIG)
     if config.get("format") != FORMAT:
         found = f"a model of type {config['model_type']}" if "model_type" in config else "something else"
         raise BridgeError(folder / CONFIG, f"expected a bridge, found {found}", _NEVER_OURS)
@@ -178,6 +183,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name in (RECIPE, METRICS):
         if not (folder / name).is_file():
             raise BridgeError(folder, f"expected {name}, found none", "the bridge is incomplete")
+    for key in ("stage", "template", "frozen", "unfrozen"):
+        if key not in config:
+            raise BridgeError(folder / CONFIG, f"expected the key {key}, found none", "the bridge is incomplete")
     return config
 
 

@@ -172,4 +172,4 @@ def _options(options: GenerationOptions | None, changes: dict[str, Any]) -> Gene
     try:
         return GenerationOptions(**((options or GenerationOptions()).model_dump() | changes))
     except ValidationError as error:
-        raise UserError("options of generation", describe(error, GenerationOptions)[0]) from None
+        raise UserError("options of generation", describe(error, GenerationOptions)[0].removeprefix(": ")) from None

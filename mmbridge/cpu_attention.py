@@ -53,7 +53,8 @@ def attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)  # (B, heads, T, T)
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     later = torch.ones(length, length, dtype=torch.bool).triu(1)
-    weights = torch.softmax(scores.masked_fill(later, float("-inf")), dim=-1, dtype=torch.float32)
+    scores = (query @ key.transpose(2, 3)).masked_fill_(later, float("-inf"))  # (B, heads, T, T)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
     return (weights @ value).transpose(1, 2).contiguous(), None

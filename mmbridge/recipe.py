@@ -109,9 +109,6 @@ class Recipe(Config):
 
     def train(self, out: str | Path | None = None) -> "Bridge":
         """Trains every stage into the run folder ``out`` (``runs/<name>`` by default); returns the finished bridge."""
-        from mmbridge.bridge import Bridge
         from mmbridge.train import train
 
-        folder = Path(out) if out is not None else Path("runs") / self.name
-        train(self, folder)
-        return Bridge.from_pretrained(folder)
+        return train(self, Path("runs") / self.name if out is None else out)

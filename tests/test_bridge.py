@@ -193,7 +193,7 @@ def test_options_by_object_by_keyword_and_both(bridge: Bridge) -> None:
     assert plain != asked
     with pytest.raises(UserError, match="beam: unknown key; did you mean 'beams'"):
         bridge.caption(picture(), beam=2)
-    with pytest.raises(UserError, match="beams need temperature 0"):
+    with pytest.raises(UserError, match="options of generation: beams need temperature 0"):
         bridge.caption(picture(), beams=2, temperature=1.0)
 
 

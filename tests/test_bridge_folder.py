@@ -157,6 +157,14 @@ def test_damaged_weights_and_pickles_are_not_read(parts: Path, tmp_path: Path) -
         loaded(tmp_path / "b")
 
 
+def test_a_config_without_a_key_is_incomplete(parts: Path, tmp_path: Path) -> None:
+    save(made(parts), tmp_path / "b")
+    file = tmp_path / "b" / "config.json"
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "frozen"}))
+    with pytest.raises(BridgeError, match=r"config\.json: expected the key frozen, found none"):
+        loaded(tmp_path / "b")
+
+
 def test_a_changed_llm_is_noticed(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path / "own")
     save(Bridge(recipe), tmp_path / "b")
@@ -195,6 +203,8 @@ def test_an_unknown_device_is_one_line(parts: Path, tmp_path: Path) -> None:
     for name in ("cuda:99", "nonsense"):
         with pytest.raises(UserError, match=f"device {name}: cannot be used"):
             Bridge.from_pretrained(tmp_path / "b", device=name)
+    with pytest.raises(UserError, match="dtype int8: expected one of float32, bfloat16, float16"):
+        Bridge.from_pretrained(tmp_path / "b", dtype="int8")
 
 
 def test_the_frozen_parts_can_be_loaded_in_another_format(parts: Path, tmp_path: Path) -> None:

@@ -105,4 +105,6 @@ class Report:
         if not name.startswith(_BOUNDED):
             return None
         figures = {key.partition(".")[2]: value for key, value in self.ceilings.items() if key.split(".")[0] == part}
+        if self.task == "caption" and _OVERALL in figures:
+            return None  # answers to questions do not limit captions
         return figures.get(name.partition("/")[2], figures.get(_OVERALL, min(figures.values())))

@@ -1,4 +1,4 @@
-"""Tiny language models, built once per session and family, and prompts with perceptual tokens for them."""
+"""Tiny language models, built once per test run and family, and prompts with perceptual tokens for them."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -39,7 +39,7 @@ class StageLog:
 
     def __init__(self, progress: TrainingProgress, metrics: MetricsLog, every: int, last: int) -> None:
         self._progress, self._metrics, self._every, self._last = progress, metrics, every, last
-        self._totals = {"steps": 0.0, "samples": 0.0, "tokens": 0.0, "seconds": 0.0}
+        self._totals: dict[str, float] = {"steps": 0, "samples": 0, "tokens": 0, "seconds": 0.0}
         self._loss = 0.0
 
     def step(self, step: Step) -> None:
@@ -116,7 +116,7 @@ class Run:
 
     def seed(self, stage: StageConfig) -> int:
         """Of a stage's data and dropout: stages differ, whatever else is trained in the same run."""
-        return self.recipe.seed + self.recipe.stages.index(stage)
+        return (self.recipe.seed + self.recipe.stages.index(stage)) % 2**32
 
     def start(self, bridge: Bridge, stage: StageConfig) -> None:
         """Gives a bridge the weights its stage starts from.

@@ -1,8 +1,8 @@
 """Pretrains the embedded world's language model on text alone: ``python -m mmbridge.recipes.world_llm OUT``.
 
 A Llama-shaped decoder with its own tokenizer and chat template, trained on ``data/world/corpus.py``. It never sees a
-picture. Noise on the input embeddings (NEFTune, Jain et al. 2023, arXiv 2310.05914) keeps it from leaning on exact
-embedding rows. At the end it reports the held-out perplexity and the accuracy on held-out text-only questions, which
+picture. ``--noise`` adds noise to the input embeddings (NEFTune, Jain et al. 2023, arXiv 2310.05914); it is off by
+default. At the end it reports the held-out perplexity and the accuracy on held-out text-only questions, which
 bounds what any bridge onto it can reach.
 """
 

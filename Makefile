@@ -1,6 +1,7 @@
 # make demo    train an image-to-text bridge on the embedded world, caption held-out scenes, write report.json
 # make check   lint, types, fast tests
 # make test    every test
+# make prove   the figures too slow for a test: benchmarks/results/*.json; goes on where it was stopped
 #
 # Each sets up .venv on a fresh machine and reuses it after. PYTHON=/path/to/python3.11 chooses the interpreter.
 
@@ -15,11 +16,11 @@ JOBS ?= $(shell [ $(CORES) -gt 8 ] && echo 8 || echo $(CORES))
 # one thread a worker: on few cores, torch's own threads would only stand in each other's way
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help demo check test setup
+.PHONY: help demo check test prove setup
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
 
 demo: $(READY)
 	@rm -rf runs/demo
@@ -33,6 +34,9 @@ check: $(READY)
 
 test: $(READY)
 	$(PYTEST)
+
+prove: $(READY)
+	$(BIN)/python benchmarks/first_bridge.py
 
 setup: $(READY)
 

@@ -26,7 +26,6 @@ def model_card(bridge: "Bridge") -> str:
         f"| {name} | `{source['path']}` | {source['revision'] or '–'} | `{str(source['sha256'])[:16]}` |"
         for name, source in sources.items()
     ]
-    stages = [_stage(stage.name, stage.name == bridge.stage) for stage in recipe.stages]
     paper = [f"After: {recipe.paper}."] if recipe.paper else []
     lines = [
         f"# {recipe.name}",
@@ -36,7 +35,7 @@ def model_card(bridge: "Bridge") -> str:
         "checks that they are the very ones it was trained with.",
         "| part | source | revision | SHA-256 of its contents |\n|---|---|---|---|\n" + "\n".join(parts),
         "## Training",
-        f"Stages of the recipe, in order: {', '.join(stages)}. `recipe.yaml` repeats it: `mmbridge train recipe.yaml`.",
+        *_trained([_stage(stage.name, stage.name == bridge.stage) for stage in recipe.stages]),
         *_measured(bridge.metrics),
         "## Use",
         "```python\nfrom mmbridge import Bridge\n\n"
@@ -48,6 +47,14 @@ def model_card(bridge: "Bridge") -> str:
         "on nothing but what stands above.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _trained(stages: list[str]) -> list[str]:
+    if not stages:
+        return ["Its recipe names no stages: it was trained elsewhere."]
+    return [
+        f"Stages of the recipe, in order: {', '.join(stages)}. `recipe.yaml` repeats it: `mmbridge train recipe.yaml`."
+    ]
 
 
 def _stage(name: str, last: bool) -> str:

@@ -103,7 +103,7 @@ class Validation:
         task, _, name = metric.partition(".")
         known: tuple[Task, ...] = get_args(Task)
         assert task in known
-        report = evaluate(self._engine.bridge, _Drawn(self._mixture), task, batch_size=self._batch)
+        report = evaluate(self._engine.bridge, _Drawn(self._mixture), task, batch_size=self._batch, count_flops=False)
         if report.failed:
             raise RecipeError(self._key, f"a sample failed: {report.failed[0].error}")
         if name not in report.metrics:

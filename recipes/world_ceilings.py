@@ -58,7 +58,7 @@ def probe(encoder: VisionEncoder, scenes: Sequence[Scene]) -> dict[str, float]:
     return found
 
 
-def measure(scenes: int = 2500, questions: int = 4000) -> dict[str, dict[str, float]]:
+def measure(scenes: int = 6000, questions: int = 4000) -> dict[str, dict[str, float]]:
     """The ceilings of every shipped part, on scenes of the ``test`` split and on held-out text."""
     shown = [sample_scene("test", 100, index) for index in range(scenes)]
     folder = locate("world:llm")

@@ -24,10 +24,17 @@ from mmbridge.data.world.language import caption
 from mmbridge.data.world.render import SIDE
 from mmbridge.data.world.scene import SEEN
 from mmbridge.data.world.vocabulary import SIZES, TEXTURES
-from mmbridge.recipes.world_pretraining import best_device, insides, optimise, pictures, save_bfloat16
+from mmbridge.recipes.world_pretraining import (
+    MEAN,
+    PATCH,
+    STD,
+    best_device,
+    insides,
+    optimise,
+    pictures,
+    save_bfloat16,
+)
 
-MEAN, STD = (0.45, 0.45, 0.45), (0.27, 0.27, 0.27)
-PATCH = 12
 SIDE_TOKENS = SIDE // PATCH
 CONTEXT = 56
 REGIONS = 48

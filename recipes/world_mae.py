@@ -15,10 +15,7 @@ from torch import Tensor
 from transformers import ViTImageProcessor, ViTMAEConfig, ViTMAEForPreTraining
 
 from mmbridge.data.world.render import SIDE
-from mmbridge.recipes.world_pretraining import best_device, optimise, pictures, save_bfloat16
-
-MEAN, STD = (0.45, 0.45, 0.45), (0.27, 0.27, 0.27)
-PATCH = 12
+from mmbridge.recipes.world_pretraining import MEAN, PATCH, STD, best_device, optimise, pictures, save_bfloat16
 
 
 def batches(count: int, size: int, device: torch.device, workers: int) -> Iterator[Tensor]:

@@ -12,11 +12,18 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from mmbridge.data.world.render import SIDE, centre, render
 from mmbridge.data.world.scene import Scene, sample_scene
 
 Batch = TypeVar("Batch")
+
+MEAN, STD = (0.45, 0.45, 0.45), (0.27, 0.27, 0.27)
+"""Of the pixels: what the vision encoders subtract and divide by."""
+
+PATCH = 12
+"""Pixels of a patch's side."""
 
 
 def best_device() -> torch.device:
@@ -38,7 +45,8 @@ def optimise(
 ) -> int:
     """Muon (Jordan et al. 2024) for the weights of hidden layers, AdamW for the rest, under bf16 autocast.
 
-    The cosine ends when the time does. ``save`` is called every so often and at the end. Returns the steps taken.
+    The cosine ends when the time does. ``save`` is called every so often and at the end. In a process group gradients
+    are averaged over the processes, which must begin with equal weights. Returns the steps taken.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     hidden = [p for name, p in named.items() if p.ndim == 2 and "embed" not in name]
@@ -50,7 +58,7 @@ def optimise(
     device = next(iter(named.values())).device.type
     began, step, done, saved = time.monotonic(), 0, 0.0, 0.0
     while done < 1:
-        spent = (time.monotonic() - began) / 60
+        spent = _of_the_first((time.monotonic() - began) / 60)
         done = min(1.0, spent / minutes)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
@@ -58,6 +66,11 @@ def optimise(
         with torch.autocast(device, torch.bfloat16):
             losses = loss_of(next(batches))
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        if dist.is_initialized():
+            for p in named.values():
+                assert p.grad is not None
+                dist.all_reduce(p.grad)
+                p.grad /= dist.get_world_size()
         nn.utils.clip_grad_norm_(named.values(), 1.0)
         for optimiser in optimisers:
             optimiser.step()
@@ -72,6 +85,15 @@ def optimise(
     print(f"{step} steps in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
     save()
     return step
+
+
+def _of_the_first(value: float) -> float:
+    """The value of the first process, in all of them."""
+    if not dist.is_initialized():
+        return value
+    shared = torch.tensor([value], dtype=torch.float64)
+    dist.broadcast(shared, src=0)
+    return float(shared)
 
 
 def _pictures(seed: int, split: str, indices: range) -> tuple[np.ndarray, list[Scene]]:

@@ -281,3 +281,12 @@ def test_push_to_hub_uploads_the_folder(parts: Path, tmp_path: Path, monkeypatch
 def test_a_llava_folder_is_a_bridge(tmp_path: Path) -> None:
     bridge = loaded(tiny_llava(tmp_path / "llava"))
     assert bridge.caption(picture(), max_new_tokens=3).perceptual_tokens == 16
+
+
+@pytest.mark.parametrize("stages", ["one", "none"])
+def test_the_card_says_how_it_was_trained(parts: Path, tmp_path: Path, stages: str) -> None:
+    bridge = made(parts, **({"stages": []} if stages == "none" else {}))
+    bridge.save_pretrained(tmp_path / "b")
+    card = (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
+    assert ("Stages of the recipe, in order: align." in card) == (stages == "one")
+    assert ("names no stages" in card) == (stages == "none")

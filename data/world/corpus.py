@@ -1,103 +1,131 @@
-"""The text the small language model is pretrained on: conversations, and not one picture.
+"""The text the small language model is pretrained on: quizzes and conversations, and not one picture.
 
 Scenes are *described* in many styles and asked about; beside them stand sounds, motion, speech, numbers, everyday
 knowledge and instructions, so that the model need not change when encoders for sound and video join. What a
 description of a medium is here, perceptual tokens are later.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from mmbridge.data.world import everyday, tongues
+from mmbridge.data.world.draw import Random, pick
+from mmbridge.data.world.finding import find
 from mmbridge.data.world.language import CAPTION_PROMPTS, brief, caption, describe, describe_simply, listing
-from mmbridge.data.world.questions import ask, pope
+from mmbridge.data.world.questions import KINDS, ask, pope
+from mmbridge.data.world.quiz import Quiz, Turns, answered
 from mmbridge.data.world.scene import Scene, compose
 
-Turns = list[tuple[str, str]]
-"""(role, text) pairs, the user first."""
-
-Random = np.random.Generator
+TALKS = 10
+"""Conversations of a quiz about a scene."""
 
 _POLITE = ("{}", "{}", "{}", "{}", "please: {}", "question: {}", "{} answer in a word or two.", "{} be short.")
 
 
-def _pick(random: Random, *choices: str) -> str:
-    return choices[random.integers(len(choices))]
+_ASKED = (*KINDS, "position", "relation", "relation", "shape", "shape", "colour")
+"""Kinds of question as often as they are asked: more of those that are learnt slowly, which are about places."""
 
 
-def _about(scene: Scene, random: Random) -> tuple[str, str]:
-    """One instruction about a scene, and what to answer."""
-    draw = random.random()
-    if draw < 0.08:
-        return _pick(random, *CAPTION_PROMPTS), caption(scene)
-    if draw < 0.10:
-        return _pick(random, "describe it briefly.", "in short, what is there?", "name the objects."), brief(scene)
-    if draw < 0.12:
-        return _pick(random, "list the objects.", "list what you see, one a line."), listing(scene)
-    if draw < 0.22:
+def _question(scene: Scene, random: Random) -> tuple[str, str]:
+    """A question of ``questions.py``: one in eight as POPE asks."""
+    if random.random() < 0.12:
         one = pope(scene, random)[random.integers(2)]
         return one.question, one.answers[0]
-    if draw < 0.28:
+    one = ask(scene, random, pick(random, *_ASKED))
+    return pick(random, *_POLITE).format(one.question), one.answers[0]
+
+
+def _instruction(scene: Scene, random: Random) -> tuple[str, str]:
+    """One instruction of any kind about a scene, and what to answer."""
+    draw = random.random()
+    if draw < 0.08:
+        return pick(random, *CAPTION_PROMPTS), caption(scene)
+    if draw < 0.10:
+        return pick(random, "describe it briefly.", "in short, what is there?", "name the objects."), brief(scene)
+    if draw < 0.12:
+        return pick(random, "list the objects.", "list what you see, one a line."), listing(scene)
+    if draw < 0.18:
         return tongues.ask(scene, random)
-    one = ask(scene, random)
-    return _pick(random, *_POLITE).format(one.question), one.answers[0]
+    if draw < 0.40:
+        return find(scene, random)
+    return _question(scene, random)
 
 
-def _question(random: Random, most: int, style: Callable[[Scene, Random], str]) -> Turns:
-    """A scene of at most ``most`` objects, described in a style, and one question."""
+def _few(random: Random, most: int) -> Scene:
+    """A scene of at most ``most`` objects."""
     scene = compose(random, novel=None)
-    scene = Scene(scene.objects[: int(random.integers(1, most + 1))], scene.background)
-    one = ask(scene, random)
-    return [("user", f"{style(scene, random)}\n{one.question}"), ("assistant", one.answers[0])]
+    return Scene(scene.objects[: int(random.integers(1, most + 1))], scene.background)
 
 
-def caption_question(random: Random) -> Turns:
-    """The caption of one or two objects, and one question."""
-    return _question(random, 2, lambda scene, _: caption(scene))
+def _finding(scene: Scene, told: str, random: Random) -> Quiz:
+    """A scene to find things in, and to be asked about."""
+    talks = (find(scene, random) if random.random() < 0.5 else _question(scene, random) for _ in range(TALKS))
+    return Quiz(told, tuple(answered(*talk) for talk in talks))
 
 
-def simple_question(random: Random) -> Turns:
-    """A simple description of up to three objects, and one question."""
-    return _question(random, 3, describe_simply)
+def caption_quiz(random: Random) -> Quiz:
+    """The caption of one or two objects."""
+    scene = _few(random, 2)
+    return _finding(scene, caption(scene), random)
 
 
-def scene_talk(random: Random, turns: Sequence[int] = (1, 3, 6, 10)) -> Turns:
-    """A described scene, then several instructions about it."""
+def simple_quiz(random: Random) -> Quiz:
+    """A simple description of up to three objects."""
+    scene = _few(random, 3)
+    return _finding(scene, describe_simply(scene, random), random)
+
+
+def place_quiz(random: Random) -> Quiz:
+    """A simple description of up to four objects, and mostly questions about what is where."""
+    scene = _few(random, 4)
+    talks = []
+    for _ in range(TALKS):
+        if random.random() < 0.6:
+            one = ask(scene, random, pick(random, "position", "position", "relation", "shape", "colour"))
+            talks.append(answered(one.question, one.answers[0]))
+        else:
+            talks.append(answered(*find(scene, random)))
+    return Quiz(describe_simply(scene, random), tuple(talks))
+
+
+def scene_quiz(random: Random) -> Quiz:
+    """A scene described in any style, and instructions of every kind."""
+    scene = compose(random, novel=None)
+    return Quiz(describe(scene, random), tuple(answered(*_instruction(scene, random)) for _ in range(TALKS)))
+
+
+def scene_talk(random: Random) -> Quiz:
+    """A described scene and a conversation about it; at times the first question stands before the description."""
     scene = compose(random, novel=None)
     told = describe(scene, random)
-    said: Turns = []
-    for turn in range(int(random.choice(turns))):
-        question, answer = _about(scene, random)
-        if turn == 0:
-            question = f"{question}\n{told}" if random.random() < 0.08 else f"{told}\n{question}"
-        said += [("user", question), ("assistant", answer)]
-    return said
+    asked = [_instruction(scene, random) for _ in range(int(random.choice((2, 3, 4))))]
+    if random.random() < 0.3:
+        told, asked[0] = asked[0][0], (told, asked[0][1])
+    talk: Turns = ()
+    for one in asked:
+        talk += answered(*one)
+    return Quiz(told, (talk,))
 
 
-def scene_reply(random: Random) -> Turns:
-    """A described scene and one or two instructions."""
-    return scene_talk(random, (1, 2))
-
-
-def scene_pair(random: Random) -> Turns:
-    """Two described scenes and a comparison."""
+def scene_pair(random: Random) -> Quiz:
+    """Two described scenes and comparisons."""
     first, second = compose(random, novel=None), compose(random, novel=None)
-    told = f"{describe(first, random)}\n{describe(second, random)}\n"
-    draw = random.integers(3)
-    if draw == 0:
-        a, b = len(first.objects), len(second.objects)
-        answer = "the first" if a > b else "the second" if b > a else "neither"
-        return [("user", told + "which has more objects, the first or the second?"), ("assistant", answer)]
-    if draw == 1:
-        which = random.integers(2)
-        scene = (first, second)[which]
-        return [("user", f"{told}describe the {('first', 'second')[which]}."), ("assistant", caption(scene))]
-    same = first.background == second.background
-    return [("user", told + "do both have the same background?"), ("assistant", "yes" if same else "no")]
+    a, b = len(first.objects), len(second.objects)
+    more = "the first" if a > b else "the second" if b > a else "neither"
+    same = "yes" if first.background == second.background else "no"
+    return Quiz(
+        f"{describe(first, random)}\n{describe(second, random)}",
+        (
+            answered("which has more objects, the first or the second?", more),
+            answered("do both have the same background?", same),
+            answered("describe the first.", caption(first)),
+            answered("describe the second.", caption(second)),
+        ),
+    )
 
 
-Mix = tuple[tuple[float, Callable[[Random], Turns]], ...]
+Mix = tuple[tuple[float, Callable[[Random], Quiz]], ...]
 
 _BESIDE: Mix = (
     (0.2, everyday.sounds),
@@ -107,27 +135,33 @@ _BESIDE: Mix = (
     (0.2, everyday.knowledge),
 )
 
-LESSONS: tuple[Mix, ...] = (
-    ((1.0, caption_question),),
-    ((0.9, simple_question), *((0.1 * share, told) for share, told in _BESIDE)),
-    ((0.85, scene_reply), *((0.15 * share, told) for share, told in _BESIDE)),
-    ((0.62, scene_talk), (0.03, scene_pair), *((0.35 * share, told) for share, told in _BESIDE)),
+LESSONS: tuple[tuple[float, Mix], ...] = (
+    (0.10, ((1.0, caption_quiz),)),
+    (0.10, ((0.9, simple_quiz), *((0.1 * share, told) for share, told in _BESIDE))),
+    (0.15, ((1.0, place_quiz),)),
+    (0.65, ((0.60, scene_quiz), (0.07, scene_talk), (0.03, scene_pair), *((0.30 * s, told) for s, told in _BESIDE))),
 )
-"""The corpus from easy to whole. To find in a description what a question names is learnt within minutes from short
-texts, and hardly at all from long ones; once learnt it carries over."""
+"""The corpus from easy to whole, each lesson with its share of the training time. To find in a description what a
+question names is learnt within minutes from short texts, and hardly at all from long ones; once learnt it carries
+over."""
 
 
-def talk(seed: int, index: int, *, lesson: int = -1, held_out: bool = False) -> Turns:
-    """Conversation ``index`` of a lesson; ``held_out`` ones are never trained on. A pure function."""
+def american(talk: Turns) -> Turns:
+    """The user writes color and gray."""
+    return tuple(
+        (role, text.replace("colour", "color").replace("grey", "gray") if role == "user" else text)
+        for role, text in talk
+    )
+
+
+def quiz(seed: int, index: int, *, lesson: int = -1, held_out: bool = False) -> Quiz:
+    """Quiz ``index`` of a lesson; ``held_out`` ones are never trained on. A pure function."""
     random = np.random.default_rng([7 + held_out, seed, index])
-    mix = LESSONS[lesson]
-    turns = mix[random.choice(len(mix), p=[share for share, _ in mix])][1](random)
+    mix = LESSONS[lesson][1]
+    drawn = mix[random.choice(len(mix), p=[share for share, _ in mix])][1](random)
     if random.random() < 0.03:
-        turns = [
-            (role, text.replace("colour", "color").replace("grey", "gray") if role == "user" else text)
-            for role, text in turns
-        ]
-    return turns
+        return Quiz(drawn.told, tuple(american(talk) for talk in drawn.talks))
+    return drawn
 
 
 def question_about_text(seed: int, index: int) -> tuple[str, str, tuple[str, ...], str]:

@@ -1,15 +1,12 @@
 """The part of the corpus that is not about pictures: sounds, motion, speech, numbers, common knowledge.
 
-Each function draws one conversation as (role, text) pairs. Descriptions of sounds, of motion and of what a speaker
+Each function draws one quiz. Descriptions of sounds, of motion and of what a speaker
 says are worded as the later encoders will need them.
 """
 
-import numpy as np
-
+from mmbridge.data.world.draw import Random, pick
+from mmbridge.data.world.quiz import Quiz, answered
 from mmbridge.data.world.vocabulary import COLOURS, NUMBERS, SHAPES
-
-Random = np.random.Generator
-Turns = list[tuple[str, str]]
 
 _TONES = ("tone", "sweep", "pulse", "noise", "click", "bell")
 _PITCHES = ("low", "high")
@@ -49,27 +46,21 @@ _CORNERS = (("triangle", "three"), ("square", "four"), ("circle", "zero"), ("dia
 _SAYS = (("dog", "barks"), ("cat", "meows"), ("cow", "moos"), ("duck", "quacks"), ("bird", "sings"), ("lion", "roars"))
 
 
-def _pick(random: Random, choices: tuple[str, ...]) -> str:
-    return choices[random.integers(len(choices))]
-
-
-def _turns(random: Random, told: str, asked: list[tuple[str, str]]) -> Turns:
-    """A description, then one or two of the questions about it."""
-    chosen = random.permutation(len(asked))[: int(random.choice((1, 1, 2)))]
-    turns: Turns = []
-    for turn, which in enumerate(chosen):
-        question, answer = asked[which]
-        turns += [("user", f"{told}\n{question}" if turn == 0 else question), ("assistant", answer)]
-    return turns
+def _quiz(random: Random, told: str, asked: list[tuple[str, str]], most: int = 5) -> Quiz:
+    """A description and some of the questions about it; now and then two of them in one conversation."""
+    chosen = [answered(*asked[which]) for which in random.permutation(len(asked))[:most]]
+    if random.random() < 0.3:
+        chosen = [chosen[0] + chosen[1], *chosen[2:]]
+    return Quiz(told, tuple(chosen))
 
 
 def _sound(random: Random) -> tuple[str, str, str, str]:
     """(description, kind, pitch, level) of one sound."""
-    kind, pitch, level = _pick(random, _TONES), _pick(random, _PITCHES), _pick(random, _LEVELS)
+    kind, pitch, level = pick(random, *_TONES), pick(random, *_PITCHES), pick(random, *_LEVELS)
     return f"a {level} {pitch} {kind}", kind, pitch, level
 
 
-def sounds(random: Random) -> Turns:
+def sounds(random: Random) -> Quiz:
     """One to three sounds in a row: which, in what order, how many, how high, how loud, rising or falling."""
     draws = [_sound(random) for _ in range(int(random.integers(1, 4)))]
     names = [told for told, *_ in draws]
@@ -82,7 +73,7 @@ def sounds(random: Random) -> Turns:
     )[random.integers(4)]
     which = int(random.integers(len(draws)))
     _, kind, pitch, level = draws[which]
-    wanted = _pick(random, _TONES)
+    wanted = pick(random, *_TONES)
     asked = [
         ("describe the sound.", f"{joined}."),
         ("what do you hear?", f"{joined}."),
@@ -95,21 +86,21 @@ def sounds(random: Random) -> Turns:
         (f"can you hear a {wanted}?", "yes" if wanted in [k for _, k, *_ in draws] else "no"),
     ]
     if random.random() < 0.3:
-        way = _pick(random, ("rising", "falling"))
+        way = pick(random, "rising", "falling")
         told = f"a {way} sweep."
         asked = [
             ("is it rising or falling?", way),
             ("describe the sound.", f"a {way} sweep."),
             ("does the pitch go up?", "yes" if way == "rising" else "no"),
         ]
-    return _turns(random, told, asked)
+    return _quiz(random, told, asked)
 
 
-def motion(random: Random) -> Turns:
+def motion(random: Random) -> Quiz:
     """One or two objects that move, appear, vanish or collide: what, which way, in which order."""
-    name = f"{_pick(random, COLOURS)} {_pick(random, SHAPES)}"
-    way = _pick(random, _DIRECTIONS)
-    other = f"{_pick(random, COLOURS)} {_pick(random, SHAPES)}"
+    name = f"{pick(random, *COLOURS)} {pick(random, *SHAPES)}"
+    way = pick(random, *_DIRECTIONS)
+    other = f"{pick(random, *COLOURS)} {pick(random, *SHAPES)}"
     match int(random.integers(3)):
         case 0:
             told = (f"a {name} moves from {way}.", f"the {name} goes {way}.", f"{name} , {way}")[random.integers(3)]
@@ -142,45 +133,42 @@ def motion(random: Random) -> Turns:
                 ("describe the video.", told),
                 ("what happens?", "they collide." if hit else "they pass."),
             ]
-    return _turns(random, told, asked)
+    return _quiz(random, told, asked)
 
 
 def _saying(random: Random) -> str:
     """One everyday sentence."""
-    who, thing, room = _pick(random, _PEOPLE), _pick(random, _THINGS), _pick(random, _ROOMS)
+    who, thing, room = pick(random, *_PEOPLE), pick(random, *_THINGS), pick(random, *_ROOMS)
     number = NUMBERS[random.integers(1, 13)]
     forms = (
-        f"turn {_pick(random, ('on', 'off'))} the {thing} in the {room}",
-        f"please {_pick(random, _VERBS)} the {_pick(random, _ADJECTIVES)} {thing}",
-        f"call {who} at {number} on {_pick(random, _DAYS)}",
-        f"{who} and {_pick(random, _PEOPLE)} are in the {room}",
-        f"the weather in {_pick(random, _TOWNS)} is {_pick(random, _WEATHER)} today",
-        f"i would like {number} cups of {_pick(random, _FOODS)}",
-        f"we need {_pick(random, _FOODS)} and {_pick(random, _FOODS)} from the shop",
-        f"my {_pick(random, _ANIMALS)} is {_pick(random, _ADJECTIVES)} and {_pick(random, _ADJECTIVES)}",
+        f"turn {pick(random, 'on', 'off')} the {thing} in the {room}",
+        f"please {pick(random, *_VERBS)} the {pick(random, *_ADJECTIVES)} {thing}",
+        f"call {who} at {number} on {pick(random, *_DAYS)}",
+        f"{who} and {pick(random, *_PEOPLE)} are in the {room}",
+        f"the weather in {pick(random, *_TOWNS)} is {pick(random, *_WEATHER)} today",
+        f"i would like {number} cups of {pick(random, *_FOODS)}",
+        f"we need {pick(random, *_FOODS)} and {pick(random, *_FOODS)} from the shop",
+        f"my {pick(random, *_ANIMALS)} is {pick(random, *_ADJECTIVES)} and {pick(random, *_ADJECTIVES)}",
         f"set the {thing} to {number}",
-        f"where is the {_pick(random, _ADJECTIVES)} {thing}",
-        f"{who} will {_pick(random, _VERBS)} the {thing} in {_pick(random, _MONTHS)}",
-        f"the train to {_pick(random, _TOWNS)} leaves at {number}",
-        f"there are {number} {_pick(random, _ANIMALS)}s in the {room}",
-        f"{_pick(random, COLOURS)} {_pick(random, SHAPES)} number {number}",
+        f"where is the {pick(random, *_ADJECTIVES)} {thing}",
+        f"{who} will {pick(random, *_VERBS)} the {thing} in {pick(random, *_MONTHS)}",
+        f"the train to {pick(random, *_TOWNS)} leaves at {number}",
+        f"there are {number} {pick(random, *_ANIMALS)}s in the {room}",
+        f"{pick(random, *COLOURS)} {pick(random, *SHAPES)} number {number}",
         " ".join(NUMBERS[random.integers(10)] for _ in range(int(random.integers(2, 7)))),
         " ".join(
-            _pick(random, (*_THINGS, *_ANIMALS, *_VERBS, *_ADJECTIVES, *_FOODS))
-            for _ in range(int(random.integers(2, 6)))
+            pick(random, *_THINGS, *_ANIMALS, *_VERBS, *_ADJECTIVES, *_FOODS) for _ in range(int(random.integers(2, 6)))
         ),
     )
     return forms[random.integers(len(forms))]
 
 
-def speech(random: Random) -> Turns:
+def speech(random: Random) -> Quiz:
     """Something said, and instructions to write it down or to say what was in it."""
     said = _saying(random)
     told = (f"the speaker says: {said}", said, f"speech: {said}", f"a voice: {said}")[random.integers(4)]
     words = said.split()
-    named = (
-        _pick(random, (*_THINGS, *_FOODS, *_PEOPLE)) if random.random() < 0.5 else words[random.integers(len(words))]
-    )
+    named = pick(random, *_THINGS, *_FOODS, *_PEOPLE) if random.random() < 0.5 else words[random.integers(len(words))]
     asked = [
         ("write down what is said.", said),
         ("what does the speaker say?", said),
@@ -190,7 +178,7 @@ def speech(random: Random) -> Turns:
         ("what is the last word?", words[-1]),
         (f"does the speaker say {named}?", "yes" if named in words else "no"),
     ]
-    return _turns(random, told, asked)
+    return _quiz(random, told, asked)
 
 
 _DESCRIBE = (
@@ -199,7 +187,7 @@ _DESCRIBE = (
 )  # fmt: skip
 
 
-def numbers(random: Random) -> Turns:
+def numbers(random: Random) -> Quiz:
     """Digits and small numbers: their names, order, parity, size and simple sums."""
     n, m = (int(k) for k in random.integers(0, 10, 2))
     digit = (NUMBERS[n], str(n))[random.integers(2)]
@@ -232,10 +220,10 @@ def numbers(random: Random) -> Turns:
             ("which is smaller?", NUMBERS[min(n, m)]),
             ("are they the same?", "yes" if n == m else "no"),
         ]
-    return _turns(random, told, asked)
+    return _quiz(random, told, asked)
 
 
-def knowledge(random: Random) -> Turns:
+def knowledge(random: Random) -> Quiz:
     """What everyone knows: opposites, colours of things, days, corners of shapes, animals; and how to follow orders."""
     pair = _OPPOSITES[random.integers(len(_OPPOSITES))]
     a, b = pair if random.random() < 0.5 else pair[::-1]
@@ -244,9 +232,9 @@ def knowledge(random: Random) -> Turns:
     month = int(random.integers(12))
     shape, corners = _CORNERS[random.integers(len(_CORNERS))]
     animal, sound = _SAYS[random.integers(len(_SAYS))]
-    word = _pick(random, (*_THINGS, *_FOODS, *_ANIMALS))
+    word = pick(random, *_THINGS, *_FOODS, *_ANIMALS)
     times = int(random.integers(2, 5))
-    listed = [_pick(random, (*_THINGS, *_FOODS, *_ANIMALS, *_TOWNS)) for _ in range(int(random.integers(2, 6)))]
+    listed = [pick(random, *_THINGS, *_FOODS, *_ANIMALS, *_TOWNS) for _ in range(int(random.integers(2, 6)))]
     options = (
         (f"what is the opposite of {a}?", b),
         (f"what colour is {thing}?", colour),
@@ -266,4 +254,4 @@ def knowledge(random: Random) -> Turns:
         ("thank you.", "you are welcome."),
     )
     question, answer = options[random.integers(len(options))]
-    return [("user", question), ("assistant", answer)]
+    return Quiz("", (answered(question, answer),))

@@ -7,21 +7,15 @@ yields ``None``.
 
 from collections.abc import Callable
 
-import numpy as np
-
 from mmbridge.data.record import Question
+from mmbridge.data.world.draw import Random, pick
 from mmbridge.data.world.language import article
 from mmbridge.data.world.scene import Object, Scene
 from mmbridge.data.world.vocabulary import COLOURS, NUMBERS, PLACES, SHAPES
 
-Random = np.random.Generator
 
-
-def _pick(random: Random, *choices: str) -> str:
-    return choices[random.integers(len(choices))]
-
-
-def _thing(scene: Scene, random: Random) -> Object:
+def any_thing(scene: Scene, random: Random) -> Object:
+    """One object, each as likely."""
     return scene.objects[random.integers(len(scene.objects))]
 
 
@@ -29,11 +23,11 @@ def _yes(truth: bool) -> tuple[str, ...]:
     return ("yes",) if truth else ("no",)
 
 
-def _absent_name(scene: Scene, random: Random) -> str:
+def absent_name(scene: Scene, random: Random) -> str:
     """A colour and shape not together in the scene: often one that differs in a single attribute from one that is."""
     names = {thing.name for thing in scene.objects}
     while True:
-        thing, near = _thing(scene, random), random.random() < 0.6
+        thing, near = any_thing(scene, random), random.random() < 0.6
         colour, shape = COLOURS[random.integers(8)], SHAPES[random.integers(8)]
         if near:
             colour, shape = (thing.colour, shape) if random.random() < 0.5 else (colour, thing.shape)
@@ -45,18 +39,18 @@ def existence(scene: Scene, random: Random) -> Question:
     truth = bool(random.integers(2))
     aim = random.integers(3)
     if aim == 0:
-        name = _thing(scene, random).name if truth else _absent_name(scene, random)
+        name = any_thing(scene, random).name if truth else absent_name(scene, random)
         what = article(name)
     elif aim == 1:
         held = {t.shape for t in scene.objects}
-        what = article(_pick(random, *sorted(held if truth else set(SHAPES) - held)))
+        what = article(pick(random, *sorted(held if truth else set(SHAPES) - held)))
     else:
         held = {t.colour for t in scene.objects}
-        what = "anything " + _pick(random, *sorted(held if truth else set(COLOURS) - held))
+        what = "anything " + pick(random, *sorted(held if truth else set(COLOURS) - held))
     if random.random() < 0.15:
         none = "nothing" if aim == 2 else "no"
         return Question(f"is it true that there is {none} {what.split(' ', 1)[1]}?", _yes(not truth), "existence")
-    form = _pick(random, "is there {}?", "can you see {}?", "does the picture show {}?", "do you see {}?")
+    form = pick(random, "is there {}?", "can you see {}?", "does the picture show {}?", "do you see {}?")
     return Question(form.format(what), _yes(truth), "existence")
 
 
@@ -74,44 +68,44 @@ def _where(thing: Object) -> str:
 def colour(scene: Scene, random: Random) -> Question | None:
     if random.random() < 0.12:
         return Question(
-            _pick(random, "what colour is the background?", "which colour is behind everything?"),
+            pick(random, "what colour is the background?", "which colour is behind everything?"),
             (scene.background,),
             "colour",
         )
     if random.random() < 0.4:
-        thing = _thing(scene, random)
-        form = _pick(random, "what colour is the object at {}?", "what is the colour of the thing at {}?")
+        thing = any_thing(scene, random)
+        form = pick(random, "what colour is the object at {}?", "what is the colour of the thing at {}?")
         return Question(form.format(_where(thing)), (thing.colour,), "colour")
     sole = _sole(scene, random, "shape")
     if sole is None:
         return None
-    form = _pick(random, "what colour is the {}?", "which colour does the {} have?", "what is the colour of the {}?")
+    form = pick(random, "what colour is the {}?", "which colour does the {} have?", "what is the colour of the {}?")
     return Question(form.format(sole.shape), (sole.colour,), "colour")
 
 
 def shape(scene: Scene, random: Random) -> Question | None:
     if random.random() < 0.4:
-        thing = _thing(scene, random)
-        form = _pick(random, "what shape is the object at {}?", "what is the shape of the thing at {}?")
+        thing = any_thing(scene, random)
+        form = pick(random, "what shape is the object at {}?", "what is the shape of the thing at {}?")
         return Question(form.format(_where(thing)), (thing.shape,), "shape")
     sole = _sole(scene, random, "colour")
     if sole is None:
         return None
-    form = _pick(random, "what shape is the {} object?", "what is the {} thing?", "which shape is {}?")
+    form = pick(random, "what shape is the {} object?", "what is the {} thing?", "which shape is {}?")
     return Question(form.format(sole.colour), (sole.shape,), "shape")
 
 
 def size(scene: Scene, random: Random) -> Question | None:
-    thing = _thing(scene, random)
-    what = _pick(random, f"the {thing.name}", f"the object at {_where(thing)}")
-    form = _pick(random, "what size is {}?", "is {} small or large?", "how big is {}?")
+    thing = any_thing(scene, random)
+    what = pick(random, f"the {thing.name}", f"the object at {_where(thing)}")
+    form = pick(random, "what size is {}?", "is {} small or large?", "how big is {}?")
     return Question(form.format(what), (thing.size,), "size")
 
 
 def texture(scene: Scene, random: Random) -> Question | None:
-    thing = _thing(scene, random)
-    what = _pick(random, f"the {thing.name}", f"the object at {_where(thing)}")
-    form = _pick(random, "what texture does {} have?", "is {} plain, striped or dotted?", "what is the texture of {}?")
+    thing = any_thing(scene, random)
+    what = pick(random, f"the {thing.name}", f"the object at {_where(thing)}")
+    form = pick(random, "what texture does {} have?", "is {} plain, striped or dotted?", "what is the texture of {}?")
     return Question(form.format(what), (thing.texture,), "texture")
 
 
@@ -120,7 +114,7 @@ def count(scene: Scene, random: Random) -> Question | None:
     if aim == 0:
         what, held = "objects", len(scene.objects)
     else:
-        thing = _thing(scene, random)
+        thing = any_thing(scene, random)
         other = random.random() < 0.3
         if aim == 1:
             wanted = SHAPES[random.integers(8)] if other else thing.shape
@@ -131,15 +125,15 @@ def count(scene: Scene, random: Random) -> Question | None:
             what, held = f"{wanted} objects", sum(t.colour == wanted for t in scene.objects)
         else:
             what, held = f"{thing.size} objects", sum(t.size == thing.size for t in scene.objects)
-    form = _pick(random, "how many {} are there?", "count the {}.", "what is the number of {}?")
+    form = pick(random, "how many {} are there?", "count the {}.", "what is the number of {}?")
     return Question(form.format(what), (NUMBERS[held], str(held)), "count")
 
 
 def position(scene: Scene, random: Random) -> Question | None:
     sole = _sole(scene, random, "shape") if random.random() < 0.4 else None
     what = sole.shape if sole else None
-    thing = sole or _thing(scene, random)
-    form = _pick(random, "where is the {}?", "in which part of the picture is the {}?", "what is the place of the {}?")
+    thing = sole or any_thing(scene, random)
+    form = pick(random, "where is the {}?", "in which part of the picture is the {}?", "what is the place of the {}?")
     return Question(form.format(what or thing.name), (PLACES[thing.place],), "position")
 
 
@@ -179,12 +173,12 @@ KINDS: dict[str, Callable[[Scene, Random], Question | None]] = {
 def ask(scene: Scene, random: Random, kind: str | None = None) -> Question:
     """One question of a kind, or of a random one; of another kind where the scene cannot carry that one."""
     names = tuple(KINDS)
-    kind = kind or _pick(random, *names)
+    kind = kind or pick(random, *names)
     while True:
         found = KINDS[kind](scene, random)
         if found is not None:
             return found
-        kind = _pick(random, *names)
+        kind = pick(random, *names)
 
 
 def pope(scene: Scene, random: Random) -> tuple[Question, Question]:
@@ -194,8 +188,8 @@ def pope(scene: Scene, random: Random) -> tuple[Question, Question]:
     """
     form = "is there {} in the image?"
     return (
-        Question(form.format(article(_thing(scene, random).name)), ("yes",), "pope"),
-        Question(form.format(article(_absent_name(scene, random))), ("no",), "pope"),
+        Question(form.format(article(any_thing(scene, random).name)), ("yes",), "pope"),
+        Question(form.format(article(absent_name(scene, random))), ("no",), "pope"),
     )
 
 

@@ -54,6 +54,7 @@ def evaluate(
     batch_size: int = 32,
     *,
     parse_facts: Parser | None = None,
+    count_flops: bool = True,
 ) -> Report:
     """Answers every sample of a source and scores the answers.
 
@@ -67,6 +68,7 @@ def evaluate(
         batch_size: samples of one call of ``generate``.
         parse_facts: from a caption to the facts it states; the embedded world's reader by default. Used only where
             the truth has facts.
+        count_flops: also says how many were executed, for which a batch is answered twice.
 
     Raises:
         DataError: an empty source, or a sample that asks nothing or whose truth does not fit the task. One that
@@ -90,7 +92,7 @@ def evaluate(
                     rows[index] = _row(sample, answer)
             progress.advance(len(batch))
     ordered = tuple(rows[index] for index in sorted(rows))
-    flops, note = _flops(bridge, source, sorted(rows), options)
+    flops, note = _flops(bridge, source, sorted(rows), options) if count_flops else (None, "not counted")
     return Report(
         task=task,
         metrics=_scores(ordered, task, parse_facts) if ordered else {},

@@ -1,0 +1,126 @@
+"""How well the quickstart bridge sees, over several seeds, with its controls: ``python benchmarks/first_bridge.py``.
+
+Trains ``quickstart variant=long`` anew for every seed, measures it after each stage on held-out scenes, and writes
+``results/first_bridge.json``. Stopped and started again it goes on with what is missing. A seed changes the connector's
+first weights and the order of the data; scenes and questions of the test are the same for all, so that a span over the
+seeds is one of training.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from record import Record
+
+from mmbridge import Bridge, Recipe
+from mmbridge.data.sources import Source
+from mmbridge.data.world.source import WorldSource
+from mmbridge.evaluation.chance import answer_chance, fact_chance
+from mmbridge.evaluation.controls import ShuffledMedia, with_random_connectors
+from mmbridge.evaluation.run import Task, evaluate
+from mmbridge.train import train
+
+SCENES: dict[Task, int] = {"caption": 500, "vqa": 80, "pope": 320}
+"""Scenes a task: 500 captions, 640 questions of eight kinds, 640 POPE questions."""
+
+Scores = dict[str, tuple[float, float, float]]
+"""(value, low, high) by metric."""
+
+
+def held_out(split: str, task: Task) -> Source:
+    """Scenes that nothing was trained or chosen on."""
+    return WorldSource(split, SCENES[task], 3, task)
+
+
+def scores(bridge: Bridge, source: Source, task: Task) -> Scores:
+    report = evaluate(bridge, source, task, batch_size=128, count_flops=False)
+    return {name: (score.value, score.low, score.high) for name, score in report.metrics.items()}
+
+
+def after_align(bridge: Bridge) -> dict[str, Scores]:
+    """What captions alone have taught, and the controls that must be at chance."""
+    questions = held_out("test", "vqa")
+    blank = with_random_connectors(bridge)
+    return {
+        "caption, test": scores(bridge, held_out("test", "caption"), "caption"),
+        "caption, combinations": scores(bridge, held_out("combinations", "caption"), "caption"),
+        "vqa, test": scores(bridge, questions, "vqa"),
+        "vqa, shuffled images": scores(bridge, ShuffledMedia(questions), "vqa"),
+        "caption, random connector": scores(blank, held_out("test", "caption"), "caption"),
+        "vqa, random connector": scores(blank, questions, "vqa"),
+    }
+
+
+def after_instruct(bridge: Bridge) -> dict[str, Scores]:
+    """What a finished bridge does."""
+    questions, pope = held_out("test", "vqa"), held_out("test", "pope")
+    return {
+        "caption, test": scores(bridge, held_out("test", "caption"), "caption"),
+        "caption, combinations": scores(bridge, held_out("combinations", "caption"), "caption"),
+        "vqa, test": scores(bridge, questions, "vqa"),
+        "vqa, combinations": scores(bridge, held_out("combinations", "vqa"), "vqa"),
+        "vqa, shuffled images": scores(bridge, ShuffledMedia(questions), "vqa"),
+        "pope, test": scores(bridge, pope, "pope"),
+        "pope, shuffled images": scores(bridge, ShuffledMedia(pope), "pope"),
+    }
+
+
+def chance() -> dict[str, Scores]:
+    """What a bridge that sees nothing scores."""
+    questions, captions = held_out("test", "vqa"), held_out("test", "caption")
+    answers = answer_chance([questions[i].truth for i in range(len(questions))])
+    facts = fact_chance([captions[i].truth for i in range(len(captions))])
+    return {
+        name: {kind: (found.value, found.low, found.high) for kind, found in given.items()}
+        for name, given in (("vqa", answers), ("caption", facts))
+    }
+
+
+def over_seeds(runs: list[Mapping[str, Scores]]) -> dict[str, Scores]:
+    """The mean over the seeds; its interval spans those of all seeds, from the lowest to the highest."""
+    return {
+        part: {
+            metric: (
+                sum(run[part][metric][0] for run in runs) / len(runs),
+                min(run[part][metric][1] for run in runs),
+                max(run[part][metric][2] for run in runs),
+            )
+            for metric in runs[0][part]
+        }
+        for part in runs[0]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/first_bridge"), help="the run folders")
+    parser.add_argument("--set", nargs="*", default=["variant=long"], metavar="KEY=VALUE", help="of the recipe")
+    given = parser.parse_args()
+
+    record = Record("first_bridge")
+    measures = {"align": after_align, "instruct": after_instruct}
+    for seed in given.seeds:
+        recipe = Recipe.load("quickstart", *given.set, f"seed={seed}")
+        for stage, measure in measures.items():
+            key = f"{stage}, seed {seed}"
+            if key in record.figures:
+                continue
+            began = time.monotonic()
+            bridge = train(recipe, given.out / f"seed-{seed}", stages=[stage])
+            seconds = round(time.monotonic() - began, 1)
+            record.keep(key, {"seconds of training": seconds, "scores": measure(bridge)})
+    for stage in measures:
+        runs = [record.figures[f"{stage}, seed {seed}"]["scores"] for seed in given.seeds]
+        record.keep(f"{stage}, all seeds", over_seeds(runs))
+    record.keep("chance", chance())
+    for stage in measures:
+        print(f"after {stage}, seeds {given.seeds}:")
+        for part, found in record.figures[f"{stage}, all seeds"].items():
+            for metric, (value, low, high) in found.items():
+                print(f"  {part:<28}{metric:<24}{value:.3f} [{low:.3f}, {high:.3f}]")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ knowledge and instructions, so that the model need not change when encoders for 
 description of a medium is here, perceptual tokens are later.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,17 +22,19 @@ TALKS = 10
 
 _POLITE = ("{}", "{}", "{}", "{}", "please: {}", "question: {}", "{} answer in a word or two.", "{} be short.")
 
-
 _ASKED = (*KINDS, "position", "relation", "relation", "shape", "shape", "colour")
 """Kinds of question as often as they are asked: more of those that are learnt slowly, which are about places."""
 
+_PLACES = ("position", "position", "relation", "shape", "colour")
+"""Kinds of question that are about what is where."""
 
-def _question(scene: Scene, random: Random) -> tuple[str, str]:
-    """A question of ``questions.py``: one in eight as POPE asks."""
+
+def _question(scene: Scene, random: Random, kinds: Sequence[str] = _ASKED) -> tuple[str, str]:
+    """A question of ``questions.py``: one in eight as POPE asks, the others of these kinds."""
     if random.random() < 0.12:
         one = pope(scene, random)[random.integers(2)]
         return one.question, one.answers[0]
-    one = ask(scene, random, pick(random, *_ASKED))
+    one = ask(scene, random, pick(random, *kinds))
     return pick(random, *_POLITE).format(one.question), one.answers[0]
 
 
@@ -58,9 +60,9 @@ def _few(random: Random, most: int) -> Scene:
     return Scene(scene.objects[: int(random.integers(1, most + 1))], scene.background)
 
 
-def _finding(scene: Scene, told: str, random: Random) -> Quiz:
+def _finding(scene: Scene, told: str, random: Random, kinds: Sequence[str] = _ASKED) -> Quiz:
     """A scene to find things in, and to be asked about."""
-    talks = (find(scene, random) if random.random() < 0.5 else _question(scene, random) for _ in range(TALKS))
+    talks = (find(scene, random) if random.random() < 0.5 else _question(scene, random, kinds) for _ in range(TALKS))
     return Quiz(told, tuple(answered(*talk) for talk in talks))
 
 
@@ -79,19 +81,12 @@ def simple_quiz(random: Random) -> Quiz:
 def place_quiz(random: Random) -> Quiz:
     """A simple description of up to four objects, and mostly questions about what is where."""
     scene = _few(random, 4)
-    talks = []
-    for _ in range(TALKS):
-        if random.random() < 0.6:
-            one = ask(scene, random, pick(random, "position", "position", "relation", "shape", "colour"))
-            talks.append(answered(one.question, one.answers[0]))
-        else:
-            talks.append(answered(*find(scene, random)))
-    return Quiz(describe_simply(scene, random), tuple(talks))
+    return _finding(scene, describe_simply(scene, random), random, _PLACES)
 
 
 def scene_quiz(random: Random) -> Quiz:
-    """A scene described in any style, and instructions of every kind."""
-    scene = compose(random, novel=None)
+    """A scene described in any style, and instructions of every kind; of two scenes the fuller one: it teaches more."""
+    scene = max((compose(random, novel=None) for _ in range(2)), key=lambda drawn: len(drawn.objects))
     return Quiz(describe(scene, random), tuple(answered(*_instruction(scene, random)) for _ in range(TALKS)))
 
 
@@ -146,7 +141,7 @@ question names is learnt within minutes from short texts, and hardly at all from
 over."""
 
 
-def american(talk: Turns) -> Turns:
+def _american(talk: Turns) -> Turns:
     """The user writes color and gray."""
     return tuple(
         (role, text.replace("colour", "color").replace("grey", "gray") if role == "user" else text)
@@ -160,7 +155,7 @@ def quiz(seed: int, index: int, *, lesson: int = -1, held_out: bool = False) -> 
     mix = LESSONS[lesson][1]
     drawn = mix[random.choice(len(mix), p=[share for share, _ in mix])][1](random)
     if random.random() < 0.03:
-        return Quiz(drawn.told, tuple(american(talk) for talk in drawn.talks))
+        return Quiz(drawn.told, tuple(_american(talk) for talk in drawn.talks))
     return drawn
 
 

@@ -285,7 +285,7 @@ def test_a_llava_folder_is_a_bridge(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stages", ["one", "none"])
 def test_the_card_says_how_it_was_trained(parts: Path, tmp_path: Path, stages: str) -> None:
-    bridge = made(parts, **({"stages": []} if stages == "none" else {}))
+    bridge = made(parts, stages=[]) if stages == "none" else made(parts)
     bridge.save_pretrained(tmp_path / "b")
     card = (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
     assert ("Stages of the recipe, in order: align." in card) == (stages == "one")

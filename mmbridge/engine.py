@@ -16,7 +16,7 @@ from mmbridge.bridge import Bridge
 from mmbridge.cpu_attention import prefer_on_cpu
 from mmbridge.data.batch import Batch
 from mmbridge.objectives.weighted import WeightedObjectives
-from mmbridge.optimiser import adamw, scheduler
+from mmbridge.optimiser import hidden_weights, optimisers, scheduler
 from mmbridge.stage import StageConfig
 
 
@@ -87,8 +87,8 @@ class TorchEngine:
             prefer_on_cpu(bridge.llm.model)
         self._module = WeightedObjectives(bridge, stage.objectives)
         self._trainable = {name: each for name, each in bridge.named_parameters() if each.requires_grad}
-        self._optimiser = adamw(self._trainable, stage.optim, f"{key}.optim")
-        self._schedule = scheduler(self._optimiser, stage.schedule, steps)
+        self._optimisers = optimisers(self._trainable, hidden_weights(bridge), stage.optim, f"{key}.optim")
+        self._schedules = [scheduler(each, stage.schedule, steps) for each in self._optimisers]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class TorchEngine:
 
     @property
     def lr(self) -> float:
-        return float(self._optimiser.param_groups[0]["lr"])
+        return float(self._optimisers[0].param_groups[0]["lr"])
 
     def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
         return self._module.terms(batches)
@@ -118,9 +118,11 @@ class TorchEngine:
         limit = self._stage.optim.clip
         norm = float(torch.nn.utils.clip_grad_norm_(self._trainable.values(), float("inf") if limit is None else limit))
         if math.isfinite(norm):
-            self._optimiser.step()
-            self._schedule.step()
-        self._optimiser.zero_grad(set_to_none=True)
+            for optimiser, rate in zip(self._optimisers, self._schedules, strict=True):
+                optimiser.step()
+                rate.step()
+        for optimiser in self._optimisers:
+            optimiser.zero_grad(set_to_none=True)
         return norm
 
     def precision(self) -> torch.autocast:

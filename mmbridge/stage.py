@@ -35,17 +35,29 @@ class GroupConfig(Config):
 
 
 class OptimConfig(Config):
-    """AdamW."""
+    """AdamW, or Muon beside it."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """With ``muon`` the weights of linear maps have Muon; biases, norms, tables and the output head keep AdamW."""
     lr: Positive
-    """Peak learning rate."""
+    """Peak learning rate, of both."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW's."""
     eps: Positive = 1e-8
+    """AdamW's."""
+    momentum: Beta = 0.95
+    """Muon's."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Applied to matrices only: biases, norms and single vectors are never decayed."""
     clip: Positive | None = 1.0
     """Largest L2 norm of the whole gradient; null to leave it alone."""
     groups: tuple[GroupConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _read(self) -> "OptimConfig":
+        if self.kind == "adamw" and "momentum" in self.model_fields_set:
+            raise ValueError("momentum: AdamW has betas; leave it out or set kind to muon")
+        return self
 
 
 class ScheduleConfig(Config):

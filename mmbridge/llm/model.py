@@ -46,7 +46,7 @@ class LanguageModel(nn.Module):
         self.model, self.tokenizer, self.config = model, tokenizer, config
         self.prompter = Prompter(tokenizer, config.template, config.separator, config.system)
         self.context: ForwardContext | None = None
-        if not isinstance(self._head, nn.Module):
+        if not isinstance(self.head, nn.Module):
             raise RecipeError(config.path, f"expected an output head, found none in {type(model).__name__}")
         self._layers = _name_of_layers(model, config.path)
         text = model.config.get_text_config(decoder=True)
@@ -63,7 +63,8 @@ class LanguageModel(nn.Module):
         return embedding
 
     @property
-    def _head(self) -> nn.Module:
+    def head(self) -> nn.Module:
+        """What makes logits of hidden states."""
         model: Any = self.model
         head: nn.Module = model.get_output_embeddings()
         return head
@@ -213,7 +214,7 @@ class LanguageModel(nn.Module):
         def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (args[0].flatten(0, 1).index_select(0, rows)[None], *args[1:])
 
-        handle = self._head.register_forward_pre_hook(gather)
+        handle = self.head.register_forward_pre_hook(gather)
         try:
             yield
         finally:

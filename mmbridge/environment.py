@@ -28,11 +28,16 @@ def environment(recipe: Recipe) -> dict[str, Any]:
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seed": recipe.seed,
         "mmbridge": __version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "hardware": _hardware(),
+        "packages": packages(),
+        "hardware": hardware(),
     }
+
+
+def packages() -> dict[str, str]:
+    """Versions of the libraries that figures depend on, where they are installed."""
+    return {name: found for name in _PACKAGES if (found := _version(name))}
 
 
 def _version(package: str) -> str | None:
@@ -42,22 +47,28 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    """The commit this package was checked out at, marked where files have changed since; none once installed."""
+def commit(apart_from: str = "") -> str | None:
+    """The commit this package was checked out at, marked where files have changed since; none once installed.
+
+    Args:
+        apart_from: a folder of the checkout in which changes do not count.
+    """
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None
+    without = [f":(exclude){apart_from}"] if apart_from else []
     try:
         found = [
             subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
-            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", ".", *without))
         ]
     except (OSError, subprocess.CalledProcessError):  # no git here, or no commit yet
         return None
     return found[0].strip() + (" with changes" if found[1].strip() else "")
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """The machine, as JSON."""
     cuda = torch.cuda
     return {
         "platform": platform.platform(),

@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mmbridge.data.world.corpus import LESSONS, question_about_text, quiz
 from mmbridge.data.world.quiz import Quiz
 from mmbridge.recipes.world_pretraining import best_device, optimise, save_bfloat16
-from mmbridge.recipes.world_rows import ASSISTANT, BOS, END, PAD, SYSTEM, USER, Rows, rows
+from mmbridge.recipes.world_rows import ASSISTANT, BOS, END, PAD, SYSTEM, USER, Rows, rows, text
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
@@ -92,26 +92,25 @@ class Pretraining:
         self.model, self.device = model, device
         model.set_attn_implementation("eager")  # takes the rows' mask, and is faster backwards on a CPU in bfloat16
 
-    def each(self, batch: Rows) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and correctness of every answer token, both (N,)."""
+    def each(self, batch: Rows) -> Tensor:
+        """The cross-entropy of every answer token, (N,)."""
         batch = Rows(*(tensor.to(self.device) for tensor in batch))
         states = self.model.model(
             input_ids=batch.ids, attention_mask=batch.mask(), position_ids=batch.positions, use_cache=False
         ).last_hidden_state
         asked = batch.answers[:, 1:].bool()
         logits, targets = self.model.lm_head(states[:, :-1][asked]).float(), batch.ids[:, 1:][asked]
-        return F.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1) == targets
+        return F.cross_entropy(logits, targets, reduction="none")
 
     def __call__(self, batch: Rows) -> dict[str, Tensor]:
-        loss, _ = self.each(batch)
-        return {"loss": loss.mean()}
+        return {"loss": self.each(batch).mean()}
 
 
 @torch.no_grad()
 def perplexity(task: Pretraining, tokenizer: PreTrainedTokenizerFast, batches: int = 40) -> float:
     """Held-out perplexity of what the assistant says."""
     stream = rows(tokenizer, (32, ROW), held_out=True)
-    return float(torch.cat([task.each(next(stream))[0] for _ in range(batches)]).mean().exp())
+    return float(torch.cat([task.each(next(stream)) for _ in range(batches)]).mean().exp())
 
 
 @torch.no_grad()
@@ -124,15 +123,15 @@ def text_accuracy(
     right: dict[str, list[bool]] = {}
     for start in range(0, count, 250):
         part = asked[start : start + 250]
-        prompts = [f"{BOS}{USER}{told}\n{question}{END}{ASSISTANT}" for told, question, _, _ in part]
+        prompts = [text(told, (("user", question),)) + ASSISTANT for told, question, _, _ in part]
         encoded = tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors="pt").to(device)
         encoded.pop("token_type_ids", None)
         written = model.generate(  # type: ignore[misc]
             **encoded, max_new_tokens=8, do_sample=False
         )
         texts = tokenizer.batch_decode(written[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
-        for text, (_, _, answers, kind) in zip(texts, part, strict=True):
-            right.setdefault(kind, []).append(text.strip() in answers)
+        for said, (_, _, answers, kind) in zip(texts, part, strict=True):
+            right.setdefault(kind, []).append(said.strip() in answers)
     tokenizer.padding_side = "right"
     by_kind = {kind: float(np.mean(found)) for kind, found in sorted(right.items())}
     return {"text_vqa": float(np.mean([hit for found in right.values() for hit in found])), **by_kind}

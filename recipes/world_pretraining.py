@@ -67,10 +67,10 @@ def optimise(
             losses = loss_of(next(batches))
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         if dist.is_initialized():
-            for p in named.values():
-                assert p.grad is not None
-                dist.all_reduce(p.grad)
-                p.grad /= dist.get_world_size()
+            gradients = [p.grad for p in named.values() if p.grad is not None]
+            mean = nn.utils.parameters_to_vector(gradients) / dist.get_world_size()
+            dist.all_reduce(mean)
+            nn.utils.vector_to_parameters(mean, gradients)
         nn.utils.clip_grad_norm_(named.values(), 1.0)
         for optimiser in optimisers:
             optimiser.step()

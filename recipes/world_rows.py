@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -47,12 +46,11 @@ def text(told: str, talk: Turns) -> str:
     return BOS + "".join(f"<|{role}|>{words}{END}" for role, words in turns)
 
 
-def written(ids: np.ndarray, assistant: int, end: int) -> np.ndarray:
+def written(ids: Tensor, assistant: int, end: int) -> Tensor:
     """Which of a conversation's tokens the assistant wrote: after its tag, up to and with its end mark. (T,)."""
-    opened = (ids == assistant).cumsum()
-    ended = (ids == end).cumsum() - (ids == end)
-    found: np.ndarray = (2 * opened - ended == 1) & (opened > 0) & (ids != assistant)
-    return found
+    opened = (ids == assistant).cumsum(0)
+    ended = (ids == end).cumsum(0) - (ids == end).long()
+    return (2 * opened - ended == 1) & (opened > 0) & (ids != assistant)
 
 
 class Encoder:
@@ -96,11 +94,10 @@ def rows(
                     if span.stop > shape[1]:
                         break
                     at, begin = span.stop, len(told) if place else 0
-                    batch.ids[row, span] = torch.tensor(part)
+                    ids = batch.ids[row, span] = torch.tensor(part)
                     batch.positions[row, span] = torch.arange(begin, begin + len(part))
                     batch.quizzes[row, span], batch.talks[row, span] = number, place
                     if place:
-                        answers = written(np.array(part), encode.assistant, encode.end)
-                        batch.answers[row, span] = torch.from_numpy(answers).long()
+                        batch.answers[row, span] = written(ids, encode.assistant, encode.end).long()
                 told, talks = next(stream)
         yield batch

@@ -1,7 +1,7 @@
 """The part of the corpus that is not about pictures: sounds, motion, speech, numbers, common knowledge.
 
-Each function draws one quiz. Descriptions of sounds, of motion and of what a speaker
-says are worded as the later encoders will need them.
+Each function draws one quiz. Descriptions of sounds, of motion and of what a speaker says are worded as the later
+encoders will need them.
 """
 
 from mmbridge.data.world.draw import Random, pick
@@ -47,7 +47,7 @@ _SAYS = (("dog", "barks"), ("cat", "meows"), ("cow", "moos"), ("duck", "quacks")
 
 
 def _quiz(random: Random, told: str, asked: list[tuple[str, str]], most: int = 5) -> Quiz:
-    """A description and some of the questions about it; now and then two of them in one conversation."""
+    """A description and up to ``most`` of the questions about it; now and then two share a conversation."""
     chosen = [answered(*asked[which]) for which in random.permutation(len(asked))[:most]]
     if random.random() < 0.3:
         chosen = [chosen[0] + chosen[1], *chosen[2:]]

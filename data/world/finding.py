@@ -8,7 +8,7 @@ With these beside them, the yes/no questions of ``questions.py`` are learnt with
 from collections.abc import Callable, Sequence
 
 from mmbridge.data.world.draw import Random, pick
-from mmbridge.data.world.language import article, at, looks
+from mmbridge.data.world.language import article, at, joined, looks, plural
 from mmbridge.data.world.questions import absent_name, any_thing
 from mmbridge.data.world.scene import Object, Scene
 from mmbridge.data.world.vocabulary import COLOURS, PLACES, SHAPES, SIZES
@@ -19,10 +19,7 @@ Answered = tuple[str, str]
 
 def _listed(things: Sequence[Object], none: str = "none.") -> str:
     """Each with its looks; ``none`` where there is none."""
-    parts = [article(looks(thing)) for thing in things]
-    if len(parts) < 2:
-        return f"{parts[0]}." if parts else none
-    return f"{', '.join(parts[:-1])} and {parts[-1]}."
+    return f"{joined([article(looks(thing)) for thing in things])}." if things else none
 
 
 def tell(scene: Scene, random: Random) -> Answered:
@@ -49,8 +46,7 @@ def of_colour(scene: Scene, random: Random) -> Answered:
 
 def of_shape(scene: Scene, random: Random) -> Answered:
     shape = any_thing(scene, random).shape if random.random() < 0.7 else pick(random, *SHAPES)
-    plural = shape + ("es" if shape == "cross" else "s")
-    return f"which objects are {plural}?", _listed([t for t in scene.objects if t.shape == shape])
+    return f"which objects are {plural(shape)}?", _listed([t for t in scene.objects if t.shape == shape])
 
 
 def of_size(scene: Scene, random: Random) -> Answered:

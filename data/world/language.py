@@ -24,6 +24,10 @@ def looks(thing: Object) -> str:
     return " ".join(word for word in (thing.size, thing.texture, thing.colour, thing.shape) if word != "plain")
 
 
+def plural(shape: str) -> str:
+    return shape + ("es" if shape == "cross" else "s")
+
+
 def article(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
@@ -34,12 +38,13 @@ def caption(scene: Scene) -> str:
     return f"{things}, on a {scene.background} background."
 
 
-def _joined(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 def _sentence(scene: Scene) -> str:
-    things = _joined([f"{article(looks(t))} {at(t.place)}" for t in scene.objects])
+    things = joined([f"{article(looks(t))} {at(t.place)}" for t in scene.objects])
     return f"there is {things}. the background is {scene.background}."
 
 
@@ -153,7 +158,7 @@ CAPTION_PROMPTS = (
 
 def brief(scene: Scene) -> str:
     """Only what is there."""
-    return _joined([article(t.name) for t in scene.objects]) + "."
+    return joined([article(t.name) for t in scene.objects]) + "."
 
 
 def listing(scene: Scene) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mmbridge.data.record import Question
 from mmbridge.data.world.draw import Random, pick
-from mmbridge.data.world.language import article
+from mmbridge.data.world.language import article, plural
 from mmbridge.data.world.scene import Object, Scene
 from mmbridge.data.world.vocabulary import COLOURS, NUMBERS, PLACES, SHAPES
 
@@ -118,8 +118,7 @@ def count(scene: Scene, random: Random) -> Question | None:
         other = random.random() < 0.3
         if aim == 1:
             wanted = SHAPES[random.integers(8)] if other else thing.shape
-            what = wanted + ("es" if wanted == "cross" else "s")
-            held = sum(t.shape == wanted for t in scene.objects)
+            what, held = plural(wanted), sum(t.shape == wanted for t in scene.objects)
         elif aim == 2:
             wanted = COLOURS[random.integers(8)] if other else thing.colour
             what, held = f"{wanted} objects", sum(t.colour == wanted for t in scene.objects)

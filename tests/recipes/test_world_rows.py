@@ -39,7 +39,7 @@ def test_losses_equal_those_of_each_conversation_alone(tokenizer: PreTrainedToke
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     batch = next(rows(tokenizer, (4, 192), lesson=lesson))
-    together, _ = Pretraining(model, torch.device("cpu")).each(batch)
+    together = Pretraining(model, torch.device("cpu")).each(batch)
     alone = []
     for ids, answers in conversations(batch):
         each = F.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")

@@ -52,7 +52,8 @@ def optimisers(trainable: Named, hidden: Collection[str], config: OptimConfig, k
                 into.append({"params": params, "lr": lr, "weight_decay": weight_decay})
     found: list[Optimizer] = []
     if muon:
-        found.append(Muon(muon, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"))
+        momentum = 0.95 if config.momentum is None else config.momentum
+        found.append(Muon(muon, lr=config.lr, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
     if adamw:
         found.append(AdamW(adamw, lr=config.lr, betas=config.betas, eps=config.eps, fused=True))
     return found

@@ -45,8 +45,8 @@ class OptimConfig(Config):
     """AdamW's."""
     eps: Positive = 1e-8
     """AdamW's."""
-    momentum: Beta = 0.95
-    """Muon's."""
+    momentum: Beta | None = None
+    """Muon's, 0.95 when left out."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Applied to matrices only: biases, norms and single vectors are never decayed."""
     clip: Positive | None = 1.0
@@ -55,7 +55,7 @@ class OptimConfig(Config):
 
     @model_validator(mode="after")
     def _read(self) -> "OptimConfig":
-        if self.kind == "adamw" and "momentum" in self.model_fields_set:
+        if self.kind == "adamw" and self.momentum is not None:
             raise ValueError("momentum: AdamW has betas; leave it out or set kind to muon")
         return self
 

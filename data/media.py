@@ -22,10 +22,14 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is refused undecoded: files of more ``bytes``, images of more ``pixels``."""
+    """What is refused undecoded: files of more ``bytes``, images of more ``pixels`` or a longer ``ratio`` of sides.
+
+    A strip of few pixels can still be a bomb: an encoder scales its shorter side up, and the longer one with it.
+    """
 
     bytes: int = 64 * 2**20
     pixels: int = 80_000_000
+    ratio: int = 200
 
 
 LIMITS = Limits()
@@ -35,13 +39,16 @@ def open_image(medium: Medium, limits: Limits = LIMITS) -> Image.Image:
     """Decodes one image: RGB, upright (EXIF orientation applied), transparency over white, an animation's first frame.
 
     Raises:
-        MediaError: missing, empty, damaged, too large or not an image; the medium's name is in ``where``.
+        MediaError: missing, empty, damaged, too large, too narrow or not an image; the medium's name is in ``where``.
     """
     if medium.kind != "image":
         raise MediaError(medium.name, f"expected an image, found {medium.kind}")
     image = medium.source if isinstance(medium.source, Image.Image) else _opened(medium, limits)
     if image.width * image.height > limits.pixels:
         raise _too_many(medium.name, image.width * image.height, limits)
+    if max(image.size) > limits.ratio * min(image.size):
+        problem = f"expected sides in a ratio of at most {limits.ratio}, found {image.width}×{image.height}"
+        raise MediaError(medium.name, problem, "cut the image into parts")
     try:
         image.load()
         return _rgb(ImageOps.exif_transpose(image))

@@ -1,5 +1,9 @@
 """Vision towers of open_clip, native or carried by timm.
 
+Reproducible scaling laws for contrastive language-image learning
+Mehdi Cherti, Romain Beaumont, Ross Wightman, Mitchell Wortsman, Gabriel Ilharco, Cade Gordon, Christoph Schuhmann,
+Ludwig Schmidt, Jenia Jitsev, arXiv 2212.07143 (OpenCLIP)
+
 A hidden state counts as in transformers' CLIP: 0 enters the first block, after ``ln_pre``; -1 leaves the last one,
 before ``ln_post``. The pooled output is open_clip's image embedding, projected and not yet of unit length.
 """

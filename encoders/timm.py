@@ -1,5 +1,8 @@
 """Vision transformers of timm.
 
+An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale
+Alexey Dosovitskiy, Lucas Beyer, Alexander Kolesnikov and others, arXiv 2010.11929 (ViT)
+
 A hidden state counts as in transformers: 0 enters the first block, -1 leaves the last one, before the final norm. The
 pooled output is what timm gives a classifier.
 """

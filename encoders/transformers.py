@@ -5,6 +5,9 @@ without registers, ViT-MAE, and EVA ViT-g as BLIP-2's vision model. A hidden sta
 -1 leaves the last block, before the final norm, also where ``last_hidden_state`` is normed. The pooled output is
 ``pooler_output``, which ViT-MAE has not.
 
+arXiv 2103.00020 (CLIP), arXiv 2303.15343 (SigLIP), arXiv 2502.14786 (SigLIP 2), arXiv 2304.07193 (DINOv2),
+arXiv 2211.07636 (EVA), arXiv 2301.12597 (BLIP-2)
+
 Masked Autoencoders Are Scalable Vision Learners
 Kaiming He, Xinlei Chen, Saining Xie, Yanghao Li, Piotr Dollár, Ross Girshick, arXiv 2111.06377
 differs from the paper: at inference nothing is masked and patches stay in order; transformers' class shuffles them at

@@ -92,8 +92,9 @@ class Report:
         """The scores as a table of plain text, beside each the ceilings of the frozen parts, then what failed."""
         parts = list(dict.fromkeys(key.split(".")[0] for key in self.ceilings))
         width = max(map(len, self.metrics), default=0) + 2
+        limiting = [part for part in parts if any(self._ceiling(part, name) is not None for name in self.metrics)]
         header = f"{self.task}: {self.n} samples, {self.seconds:.1f} s"
-        lines = [header + "".join(f"  (≤ {part}: its ceiling)" for part in parts)]
+        lines = [header + "".join(f"  (≤ {part}: its ceiling)" for part in limiting)]
         for name, score in self.metrics.items():
             limits = (f"  ≤ {part} {limit:.3f}" for part in parts if (limit := self._ceiling(part, name)) is not None)
             lines.append(f"  {name:<{width}}{score}{''.join(limits)}")

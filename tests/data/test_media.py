@@ -69,6 +69,14 @@ def test_a_huge_png_is_refused_from_its_header() -> None:
         open_image(Medium("image", noise(side=8)), Limits(pixels=60))
 
 
+@pytest.mark.parametrize("size", [(201, 1), (3, 700)])
+def test_a_strip_is_refused_from_its_header(size: tuple[int, int]) -> None:
+    line = rf"it.png: expected sides in a ratio of at most 200, found {size[0]}×{size[1]}; cut the image into parts"
+    with pytest.raises(MediaError, match=line):
+        image(header_only_png(*size))
+    assert image(Image.new("RGB", (200, 1))).size == (200, 1)
+
+
 def test_a_large_file_is_refused_undecoded(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(noise()))
     with pytest.raises(MediaError, match=r"a.png: expected at most 100 bytes, found more"):

@@ -1,6 +1,7 @@
 """The report's JSON, its table and its saved rows."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from mmbridge.evaluation.bootstrap import Estimate
@@ -48,3 +49,9 @@ def test_the_table_has_both_ceilings_beside_every_bounded_score() -> None:
     assert "≤ clip 0.970" in lines["accuracy/shape"]  # its own
     assert "≤" not in lines["cider"]
     assert "c.jpg: expected an image" in lines["failed:"]
+
+
+def test_the_header_explains_the_ceilings_that_follow_and_no_others() -> None:
+    captions = replace(REPORT, task="caption", metrics={"fact_f1": Estimate(0.9, 0.8, 1.0)})
+    assert REPORT.render().splitlines()[0].endswith("(≤ llm: its ceiling)  (≤ clip: its ceiling)")
+    assert captions.render().splitlines()[0].endswith(" s  (≤ clip: its ceiling)")

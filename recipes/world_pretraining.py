@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -66,11 +66,7 @@ def optimise(
         with torch.autocast(device, torch.bfloat16):
             losses = loss_of(next(batches))
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        if dist.is_initialized():
-            gradients = [p.grad for p in named.values() if p.grad is not None]
-            mean = nn.utils.parameters_to_vector(gradients) / dist.get_world_size()
-            dist.all_reduce(mean)
-            nn.utils.vector_to_parameters(mean, gradients)
+        average_gradients(named.values())
         nn.utils.clip_grad_norm_(named.values(), 1.0)
         for optimiser in optimisers:
             optimiser.step()
@@ -85,6 +81,15 @@ def optimise(
     print(f"{step} steps in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
     save()
     return step
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Puts the mean over the processes of a group in place of each one's own; without a group, nothing."""
+    if dist.is_initialized():
+        own = [p.grad for p in parameters if p.grad is not None]
+        mean = nn.utils.parameters_to_vector(own) / dist.get_world_size()
+        dist.all_reduce(mean)
+        nn.utils.vector_to_parameters(mean, own)
 
 
 def _of_the_first(value: float) -> float:

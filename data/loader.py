@@ -3,22 +3,24 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mmbridge.checkpoint import State
 from mmbridge.data.batch import BadSample, Batch
 from mmbridge.data.collate import Collate
 from mmbridge.data.config import SkipConfig
 from mmbridge.data.mixture import Mixture
 from mmbridge.data.sample import Sample
 from mmbridge.errors import DataError, UserError
+from mmbridge.interruption import SIGNALS
 
 
 class Loader:
-    """Yields batches ``first`` to ``batches`` of a stage; iterating again begins at ``first`` again.
+    """Yields the batches of a stage; iterating again begins again where the first time began.
 
     Batch b of ``ranks`` processes is draws b·ranks·batch up to (b + 1)·ranks·batch of the mixture, cut evenly in the
     order of the ranks: nothing else decides what is in it. A sample left out leaves a gap and moves no other.
@@ -27,10 +29,8 @@ class Loader:
         batch: draws of one batch on one rank.
         batches: where to stop, counted from the start of the stage; one epoch of the mixture when left out, of which
             the last batch may be short.
-        first: the first batch, for a run that is resumed.
         workers: processes that work ahead; 0 works in this one. The batches are the same.
         on_bad_sample: ``raise``, or the fraction of the stage's draws that may be left out.
-        skipped: ids left out before ``first``, which count too.
 
     Raises:
         UserError: while iterating: the error of the first bad sample, or a DataError when too many were left out.
@@ -43,17 +43,17 @@ class Loader:
         *,
         batch: int,
         batches: int | None = None,
-        first: int = 0,
         workers: int = 0,
         on_bad_sample: Literal["raise"] | SkipConfig = "raise",
-        skipped: Sequence[str] = (),
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
         draws = len(mixture) if batches is None else batches * batch * ranks
-        self._batches = _Batches(batch, first, draws, rank, ranks)
+        self._batches = _Batches(batch, draws, rank, ranks)
         self._allowed = -1 if on_bad_sample == "raise" else int(on_bad_sample.skip_up_to * draws / ranks)
-        self._before, self.skipped = tuple(skipped), list(skipped)
+        self._before: tuple[str, ...] = ()
+        self.skipped: list[str] = []
+        self._yielded = 0
         self._loader = DataLoader(
             _Draws(mixture),
             batch_sampler=self._batches,
@@ -70,11 +70,20 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        self.skipped = list(self._before)
+        self.skipped, self._yielded = list(self._before), self._batches.first
         for batch in self._loader:
             for bad in batch.bad:
                 self._leave_out(bad)
+            self._yielded += 1
             yield batch
+
+    def state(self) -> State:
+        """Where the iteration under way stands."""
+        return State({}, {"batches": self._yielded, "skipped": list(self.skipped)})
+
+    def load_state(self, state: State) -> None:
+        """Iterating begins there from now on; what was left out before still counts."""
+        self._batches.first, self._before = state.values["batches"], tuple(state.values["skipped"])
 
     def _leave_out(self, bad: BadSample) -> None:
         if self._allowed < 0:
@@ -86,17 +95,19 @@ class Loader:
 
 
 class _Batches:
-    """The draws of each batch of one rank."""
+    """The draws of each batch of one rank, from the batch ``first`` on."""
 
-    def __init__(self, batch: int, first: int, draws: int, rank: int, ranks: int) -> None:
-        self._batch, self._first, self._draws, self._rank, self._ranks = batch, first, draws, rank, ranks
+    first = 0
+
+    def __init__(self, batch: int, draws: int, rank: int, ranks: int) -> None:
+        self._batch, self._draws, self._rank, self._ranks = batch, draws, rank, ranks
         self._stop = -(-draws // (batch * ranks))
 
     def __len__(self) -> int:
-        return max(0, self._stop - self._first)
+        return max(0, self._stop - self.first)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for number in range(self._first, self._stop):
+        for number in range(self.first, self._stop):
             start = (number * self._ranks + self._rank) * self._batch
             yield list(range(start, min(start + self._batch, self._draws)))
 
@@ -115,6 +126,7 @@ class _Draws(Dataset[Sample | BadSample]):
 
 
 def _settle(worker: int) -> None:
-    """A worker leaves Ctrl-C to its parent and does not start threads of the tokenizer's that a fork would break."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker leaves signals to its parent and does not start threads of the tokenizer's that a fork would break."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -7,12 +7,14 @@ them, and has its own backward, clipping and step; everything else stays as it i
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from mmbridge.bridge import Bridge
+from mmbridge.checkpoint import State
 from mmbridge.cpu_attention import prefer_on_cpu
 from mmbridge.data.batch import Batch
 from mmbridge.objectives.weighted import WeightedObjectives
@@ -65,6 +67,14 @@ class Engine(Protocol):
 
     def restore(self, weights: Mapping[str, Tensor]) -> None:
         """Puts such a copy back."""
+        ...
+
+    def state(self) -> State:
+        """A copy of all that the coming steps depend on: what trains, its optimisers and their rates."""
+        ...
+
+    def load_state(self, state: State) -> None:
+        """Goes on from such a copy."""
         ...
 
 
@@ -134,3 +144,34 @@ class TorchEngine:
     def restore(self, weights: Mapping[str, Tensor]) -> None:
         for name, parameter in self._trainable.items():
             parameter.detach().copy_(weights[name])
+
+    def state(self) -> State:
+        tensors = {f"{name}/weight": each for name, each in self.weights().items()}
+        for name, parameter in self._trainable.items():
+            for optimiser in self._optimisers:
+                for key, value in optimiser.state.get(parameter, {}).items():
+                    tensors[f"{name}/{key}"] = value.detach().to("cpu", copy=True)
+        return State(tensors, {"schedules": [_rates(each) for each in self._schedules]})
+
+    def load_state(self, state: State) -> None:
+        self.restore({name: state.tensors[f"{name}/weight"] for name in self._trainable})
+        kept: dict[str, dict[str, Tensor]] = {}
+        for path, tensor in state.tensors.items():
+            name, _, key = path.rpartition("/")
+            if key != "weight":
+                kept.setdefault(name, {})[key] = tensor
+        for optimiser, schedule, rates in zip(
+            self._optimisers, self._schedules, state.values["schedules"], strict=True
+        ):
+            schedule.load_state_dict(rates)
+            for group, rate in zip(optimiser.param_groups, schedule.get_last_lr(), strict=True):
+                group["lr"] = rate
+            mine = {id(each) for group in optimiser.param_groups for each in group["params"]}
+            for name, each in self._trainable.items():
+                if id(each) in mine and name in kept:
+                    optimiser.state[each] = {key: value.to(each.device) for key, value in kept[name].items()}
+
+
+def _rates(schedule: LambdaLR) -> dict[str, Any]:
+    """A schedule's state without its function, which JSON cannot hold and the recipe gives anew."""
+    return {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"} | {"lr_lambdas": [None]}

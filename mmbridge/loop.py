@@ -30,8 +30,8 @@ class Step:
     seconds: float
 
 
-def fit(engine: Engine, batches: Iterable[Batch], steps: int, accumulate: int = 1) -> Iterator[Step]:
-    """Trains for ``steps`` steps of ``accumulate`` batches each and yields after every one.
+def fit(engine: Engine, batches: Iterable[Batch], steps: int, accumulate: int = 1, first: int = 0) -> Iterator[Step]:
+    """Trains for ``steps`` steps of ``accumulate`` batches each, ``first`` of them done, and yields after every one.
 
     A step's losses are means over the terms of all its batches together, so its gradient is that of one big batch. A
     batch without samples (all were left out) counts for nothing; a step without any changes nothing.
@@ -40,7 +40,7 @@ def fit(engine: Engine, batches: Iterable[Batch], steps: int, accumulate: int = 
         MMBridgeError: a loss or a gradient is not finite; the step is not taken, and its samples are named.
     """
     source = iter(batches)
-    for number in range(1, steps + 1):
+    for number in range(first + 1, steps + 1):
         began = time.perf_counter()
         taken = list(islice(source, accumulate))
         assert len(taken) == accumulate, f"data ran out at step {number} of {steps}"

@@ -19,21 +19,23 @@ class MetricsLog:
     """Writes figures to all sinks of a stage, and closes them however the stage ends.
 
     Every step is a line of ``metrics.jsonl``, flushed at once; the other sinks get every ``log.every``-th step, and
-    whatever comes beside steps.
+    whatever comes beside steps. A stage that is gone on with after ``first`` steps keeps what was written up to there.
 
     Raises:
         RecipeError: a sink that the recipe names is not installed.
     """
 
-    def __init__(self, recipe: Recipe, stage: str, folder: Path, tensorboard: Path) -> None:
+    def __init__(self, recipe: Recipe, stage: str, folder: Path, tensorboard: Path, first: int = 0) -> None:
         require_installed(recipe.log)
-        self._recipe, self._stage, self._tensorboard = recipe, stage, tensorboard
+        self._recipe, self._stage, self._tensorboard, self._first = recipe, stage, tensorboard, first
         self._path = folder / "metrics.jsonl"
         self._closing = ExitStack()
         self._sinks: list[Sink] = []
 
     def __enter__(self) -> Self:
+        kept = "".join(line for line in _lines(self._path) if json.loads(line)["step"] <= self._first)
         self._file = self._closing.enter_context(self._path.open("w", encoding="utf-8"))
+        self._file.write(kept)
         log, named = self._recipe.log, f"{self._recipe.name}/{self._stage}"
         if log.tensorboard:
             self._add_tensorboard()
@@ -67,7 +69,7 @@ class MetricsLog:
     def _add_tensorboard(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        writer: Any = SummaryWriter(str(self._tensorboard))
+        writer: Any = SummaryWriter(str(self._tensorboard), purge_step=self._first + 1)
         self._closing.callback(writer.close)
 
         def write(step: int, values: Mapping[str, float]) -> None:
@@ -78,6 +80,13 @@ class MetricsLog:
 
     def _config(self) -> dict[str, Any]:
         return self._recipe.model_dump(mode="json")
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a log that may not be there, or have been cut off in its last line."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
 
 
 def require_installed(log: LogConfig) -> None:

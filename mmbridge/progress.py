@@ -19,10 +19,11 @@ class TrainingProgress:
         stage: its name.
         steps: how many it has.
         every: steps from one plain line to the next; a terminal's bar moves at every step.
+        first: how many had been taken when a stage is gone on with.
     """
 
-    def __init__(self, stage: str, steps: int, every: int, console: Console) -> None:
-        self._stage, self._steps, self._every, self._console = stage, steps, every, console
+    def __init__(self, stage: str, steps: int, every: int, console: Console, first: int = 0) -> None:
+        self._stage, self._steps, self._every, self._console, self._first = stage, steps, every, console, first
         self._recent: list[Step] = []
         self._bar = Bar(
             TextColumn("{task.description}"),
@@ -31,7 +32,7 @@ class TrainingProgress:
             TextColumn("{task.fields[figures]}"),
             console=console,
         )
-        self._task = self._bar.add_task(stage, total=steps, figures="")
+        self._task = self._bar.add_task(stage, total=steps, completed=first, figures="")
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
@@ -48,7 +49,7 @@ class TrainingProgress:
     def step(self, step: Step) -> None:
         """One more step is done."""
         self._recent.append(step)
-        due = step.number % self._every == 0 or step.number in (1, self._steps)
+        due = step.number % self._every == 0 or step.number in (self._first + 1, self._steps)
         if not due and not self._console.is_terminal:
             return
         figures = self._figures(step.number)
@@ -66,5 +67,5 @@ class TrainingProgress:
     def _figures(self, number: int) -> str:
         loss = sum(step.loss for step in self._recent) / len(self._recent)
         rate = sum(step.samples for step in self._recent) / sum(step.seconds for step in self._recent)
-        left = (time.monotonic() - self._began) / number * (self._steps - number)
+        left = (time.monotonic() - self._began) / (number - self._first) * (self._steps - number)
         return f"loss {loss:.4f}  {rate:.0f} samples/s  {timedelta(seconds=round(left))} left"

@@ -3,7 +3,7 @@
     recipe.yaml            the recipe, fully resolved
     environment.json       versions, commit, hardware, command, seed
     stages/NAME/           a finished stage: its bridge, metrics.jsonl, environment.json
-    stages/NAME.partial/   the stage in work
+    stages/NAME.partial/   the stage in work, with its checkpoints
     bridge/                the bridge of the stage that finished last
     tensorboard/NAME/      curves
 
@@ -22,6 +22,8 @@ from rich.console import Console
 
 from mmbridge.bridge import Bridge
 from mmbridge.bridge_folder import files, fill, find, replaced, write
+from mmbridge.checkpoint import State, steps
+from mmbridge.checkpoints import Checkpoints, Found, Kept, newest
 from mmbridge.environment import environment
 from mmbridge.errors import RecipeError, UserError
 from mmbridge.loop import Step
@@ -66,6 +68,14 @@ class StageLog:
         ):
             self._totals[name] += value
 
+    def state(self) -> State:
+        """The totals so far."""
+        return State({}, {"totals": dict(self._totals), "loss": self._loss})
+
+    def load_state(self, state: State) -> None:
+        """Goes on from there."""
+        self._totals, self._loss = dict(state.values["totals"]), state.values["loss"]
+
     def validate(self, validation: Validation, step: int) -> None:
         """Validates, shows and keeps what came out."""
         values = validation(step)
@@ -85,7 +95,7 @@ class Run:
         recipe: resolved.
         folder: new or empty, or a run of the same recipe to go on with.
         stages: only these are trained, anew where they were finished.
-        resume: leave finished stages as they are.
+        resume: leave finished stages as they are; go on with one in work from its newest whole checkpoint.
 
     Raises:
         UserError: the folder holds something else, or a run that would be overwritten.
@@ -96,6 +106,7 @@ class Run:
         self.recipe, self.folder, self._resume = recipe, folder, resume
         self.console = plain_or_terminal()
         self._only = stages
+        self._found: Found | None = None
         require_installed(recipe.log)
         self._refuse_foreign()
         (folder / "stages").mkdir(parents=True, exist_ok=True)
@@ -144,20 +155,37 @@ class Run:
     def log(self, stage: StageConfig, steps: int) -> Iterator[StageLog]:
         """Opens a stage's logs, and closes them however it ends."""
         partial, curves = self._partial(stage), self.folder / "tensorboard" / stage.name
-        for old in (partial, curves):
-            shutil.rmtree(old, ignore_errors=True)
-        partial.mkdir()
+        found = self._found = self._newest(stage)
+        if found is None:
+            for old in (partial, curves):
+                shutil.rmtree(old, ignore_errors=True)
+            partial.mkdir()
         shutil.copyfile(self.folder / "environment.json", partial / "environment.json")
-        every = self.recipe.log.every
+        every, first = self.recipe.log.every, found.step if found else 0
         with ExitStack() as stack:
-            metrics = stack.enter_context(MetricsLog(self.recipe, stage.name, partial, curves))
-            progress = stack.enter_context(TrainingProgress(stage.name, steps, every, self.console))
+            metrics = stack.enter_context(MetricsLog(self.recipe, stage.name, partial, curves, first))
+            progress = stack.enter_context(TrainingProgress(stage.name, steps, every, self.console, first))
+            if found:
+                progress.say(f"goes on after step {first}")
             yield StageLog(progress, metrics, every, steps)
+
+    def checkpoints(self, stage: StageConfig, **parts: Kept) -> Checkpoints:
+        """What keeps a stage in work. Its parts are put where the checkpoint is that ``log`` goes on from."""
+        return Checkpoints(self._checkpoints(stage), stage.checkpoint, parts, self._found)
+
+    def _newest(self, stage: StageConfig) -> Found | None:
+        if not self._resume:
+            return None
+        found, damaged = newest(self._checkpoints(stage))
+        for line in damaged:
+            self.console.print(f"{line}; passed over", markup=False, soft_wrap=True)
+        return found
 
     def finish(self, bridge: Bridge, stage: StageConfig, metrics: dict[str, Any]) -> Bridge:
         """Saves what a stage has made, as its own folder and as the run's bridge; freezes the bridge again."""
         bridge.stage, bridge.metrics = stage.name, metrics
         partial, finished = self._partial(stage), self.stage_folder(stage.name)
+        shutil.rmtree(self._checkpoints(stage), ignore_errors=True)
         write(bridge, partial)
         shutil.rmtree(finished, ignore_errors=True)
         os.replace(partial, finished)
@@ -177,6 +205,9 @@ class Run:
     def _partial(self, stage: StageConfig) -> Path:
         return self.folder / "stages" / f"{stage.name}.partial"
 
+    def _checkpoints(self, stage: StageConfig) -> Path:
+        return self._partial(stage) / "checkpoints"
+
     def _refuse_foreign(self) -> None:
         if not self.folder.exists() or not any(self.folder.iterdir()):
             return
@@ -184,8 +215,10 @@ class Run:
             found = min(each.name for each in self.folder.iterdir())
             raise UserError(self.folder, f"expected an empty folder or a run, found {found}", "name another --out")
         done = [stage.name for stage in self.recipe.stages if self.stage_folder(stage.name).exists()]
-        if done and not self._resume and self._only is None:
-            problem = f"expected an empty folder, found a run with finished stages ({', '.join(done)})"
+        begun = [stage.name for stage in self.recipe.stages if steps(self._checkpoints(stage))]
+        if (done or begun) and not self._resume and self._only is None:
+            what, names = ("finished stages", done) if done else ("checkpoints", begun)
+            problem = f"expected an empty folder, found a run with {what} ({', '.join(names)})"
             raise UserError(self.folder, problem, "--resume goes on with it; or name another --out")
 
     def _refuse_another_recipe(self) -> None:

@@ -84,6 +84,15 @@ class ValidationConfig(Config):
     """Stop after so many validations without improvement; null to train to the end."""
 
 
+class CheckpointConfig(Config):
+    """What ``--resume`` goes on from when a stage is cut short."""
+
+    every: Annotated[int, Field(ge=1)] | None = 500
+    """Steps from one checkpoint to the next; null for none but the one that Ctrl-C, SIGTERM and SIGUSR1 cause."""
+    keep: Annotated[int, Field(ge=1)] = 2
+    """How many are kept, the newest ones."""
+
+
 class StageConfig(Config):
     """One stage. Its script is ``recipes/<script>.py``."""
 
@@ -111,6 +120,7 @@ class StageConfig(Config):
     precision: Literal["float32", "bfloat16"] = "float32"
     """What matrix products are computed in; trainable weights and optimiser state stay float32."""
     validation: ValidationConfig | None = None
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="after")
     def _one_length(self) -> "StageConfig":

@@ -14,13 +14,13 @@ from mmbridge.stage import StageConfig
 def train(recipe: Recipe, out: str | Path, stages: Sequence[str] | None = None, resume: bool = False) -> Bridge:
     """Trains a recipe's stages into the run folder ``out``; returns the bridge of the last one.
 
-    Interrupted by Ctrl-C, the stages that are finished stay as they are.
+    Interrupted by Ctrl-C, SIGTERM or SIGUSR1, the stage in work is kept as it is after the step under way.
 
     Args:
         recipe: what to train.
         out: a new or empty folder, or a run to go on with.
         stages: only these, in the recipe's order, anew where they were finished; all when left out.
-        resume: goes on with the first stage that is not finished, from that stage's beginning.
+        resume: goes on with the first stage that is not finished, from its newest checkpoint.
 
     Raises:
         RecipeError: the recipe cannot be built, or is not that of the run to resume.

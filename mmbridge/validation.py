@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from mmbridge.checkpoint import State
 from mmbridge.data.loader import Loader
 from mmbridge.data.mixture import Mixture
 from mmbridge.data.sample import Sample
@@ -78,6 +79,17 @@ class Validation:
         if self._weights:
             self._engine.restore(self._weights)
         return {f"validation/best/{self._config.metric}": self._best, "validation/best/step": self._best_step}
+
+    def state(self) -> State:
+        """The best so far."""
+        values = {"best": self._best, "step": self._best_step, "waited": self._waited}
+        return State(dict(self._weights), values)
+
+    def load_state(self, state: State) -> None:
+        """Goes on from there."""
+        self._weights = dict(state.tensors)
+        self._best, self._best_step = state.values["best"], state.values["step"]
+        self._waited = state.values["waited"]
 
     def _loss(self) -> float:
         """The objectives' weighted mean over all samples."""

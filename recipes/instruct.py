@@ -40,11 +40,17 @@ def train(run: Run, stage: StageConfig) -> Bridge:
     engine = TorchEngine(bridge, stage, steps, key)
     validation = Validation(engine, stage, steps, seed, key)
 
-    with run.log(stage, steps) as log:
-        for step in fit(engine, with_first_shown(batches, bridge, run.console), steps, stage.accumulate):
+    # From the stage's beginning, or from the newest checkpoint of a run that is resumed.
+    with (
+        run.log(stage, steps) as log,
+        run.checkpoints(stage, engine=engine, validation=validation, data=batches, log=log) as checkpoints,
+    ):
+        shown = with_first_shown(batches, bridge, run.console)
+        for step in fit(engine, shown, steps, stage.accumulate, checkpoints.first):
             log.step(step)
             if validation.due(step.number):
                 log.validate(validation, step.number)
                 if validation.stalled:
                     break
+            checkpoints(step.number)
     return run.finish(bridge, stage, log.summary | validation.finish() | {"skipped": len(batches.skipped)})

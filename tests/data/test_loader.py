@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmbridge.checkpoint import State
 from mmbridge.data.batch import Batch
 from mmbridge.data.collate import Collate
 from mmbridge.data.config import SkipConfig
@@ -52,6 +53,12 @@ def length(kind: MediumKind, tilings: Sequence[Tiling | None]) -> int:
 COLLATE = Collate(prompt, {"one": ("image", prepare), "two": ("image", tile)})
 
 
+def gone_on(loader: Loader, batches: int, skipped: Sequence[str] = ()) -> Loader:
+    """The loader, put where so many batches have been taken and these samples left out."""
+    loader.load_state(State({}, {"batches": batches, "skipped": list(skipped)}))
+    return loader
+
+
 def records(count: int, bad: Sequence[int] = (), name: str = "r") -> RecordSource:
     """Captioned pictures; those in ``bad`` are damaged."""
     media = [b"damaged" if n in bad else encoded(noise(n)) for n in range(count)]
@@ -86,7 +93,21 @@ def test_workers_change_nothing(workers: int) -> None:
 
 def test_a_resumed_stage_goes_on_as_if_never_stopped() -> None:
     whole = list(Loader(mixture(), COLLATE, batch=4, batches=20))
-    assert_equal(list(Loader(mixture(), COLLATE, batch=4, batches=20, first=13)), whole[13:])
+    assert_equal(list(gone_on(Loader(mixture(), COLLATE, batch=4, batches=20), 13)), whole[13:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_knows_where_it_stands(workers: int) -> None:
+    """What workers have read ahead does not count; going on from there gives the rest."""
+    loader = Loader(mixture(), COLLATE, batch=4, batches=9, workers=workers)
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    state = loader.state()
+    assert state.values["batches"] == 3
+    rest = Loader(mixture(), COLLATE, batch=4, batches=9, workers=workers)
+    rest.load_state(state)
+    assert_equal(list(rest), list(batches))
 
 
 def test_ranks_cut_the_same_draws_evenly() -> None:
@@ -153,7 +174,7 @@ def test_too_many_skipped_samples_stop_the_run() -> None:
     loader = Loader(mixture(bad=[3, 8, 9]), COLLATE, batch=4, on_bad_sample=policy)
     with pytest.raises(DataError, match=r"^on_bad_sample: expected at most 2 bad samples, found 3, the last: sample r"):
         list(loader)
-    resumed = Loader(mixture(bad=[8]), COLLATE, batch=4, on_bad_sample=policy, skipped=["r3", "r9"])
+    resumed = gone_on(Loader(mixture(bad=[8]), COLLATE, batch=4, on_bad_sample=policy), 0, ["r3", "r9"])
     with pytest.raises(DataError, match="found 3"):
         list(resumed)
 

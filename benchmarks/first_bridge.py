@@ -7,10 +7,15 @@ seeds is one of training.
 """
 
 import argparse
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import torch
 from record import Record
 
 from mmbridge import Bridge, Recipe
@@ -66,6 +71,10 @@ def after_instruct(bridge: Bridge) -> dict[str, Scores]:
     }
 
 
+STAGES: Mapping[str, Callable[[Bridge], dict[str, Scores]]] = {"align": after_align, "instruct": after_instruct}
+"""The recipe's stages, and what is measured after each."""
+
+
 def chance() -> dict[str, Scores]:
     """What a bridge that sees nothing scores."""
     questions, captions = held_out("test", "vqa"), held_out("test", "caption")
@@ -92,30 +101,51 @@ def over_seeds(runs: list[Mapping[str, Scores]]) -> dict[str, Scores]:
     }
 
 
+def trained(overrides: Sequence[str], out: Path, seed: int, stage: str) -> dict[str, Any]:
+    """One stage of one seed, trained and measured."""
+    began = time.monotonic()
+    bridge = train(Recipe.load("quickstart", *overrides, f"seed={seed}"), out / f"seed-{seed}", stages=[stage])
+    seconds = round(time.monotonic() - began, 1)
+    return {"seconds of training": seconds, "scores": STAGES[stage](bridge)}
+
+
+def workers(count: int) -> Executor:
+    """Processes that share the cores: models this small gain little from a second thread, much from a second seed."""
+    threads = max(1, (os.cpu_count() or 1) // count)
+    return ProcessPoolExecutor(count, get_context("spawn"), torch.set_num_threads, (threads,))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--at-once", type=int, default=3, help="how many seeds train side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/first_bridge"), help="the run folders")
     parser.add_argument("--set", nargs="*", default=["variant=long"], metavar="KEY=VALUE", help="of the recipe")
     given = parser.parse_args()
 
     record = Record("first_bridge")
-    measures = {"align": after_align, "instruct": after_instruct}
-    for seed in given.seeds:
-        recipe = Recipe.load("quickstart", *given.set, f"seed={seed}")
-        for stage, measure in measures.items():
-            key = f"{stage}, seed {seed}"
-            if key in record.figures:
-                continue
-            began = time.monotonic()
-            bridge = train(recipe, given.out / f"seed-{seed}", stages=[stage])
-            seconds = round(time.monotonic() - began, 1)
-            record.keep(key, {"seconds of training": seconds, "scores": measure(bridge)})
-    for stage in measures:
+    with workers(given.at_once) as pool:
+        work: dict[Future[dict[str, Any]], tuple[int, str]] = {}
+
+        def go_on(seed: int) -> None:
+            """The seed's next stage that is not in the record."""
+            for stage in STAGES:
+                if f"{stage}, seed {seed}" not in record.figures:
+                    work[pool.submit(trained, given.set, given.out, seed, stage)] = seed, stage
+                    return
+
+        for seed in given.seeds:
+            go_on(seed)
+        while work:
+            for done in wait(work, return_when=FIRST_COMPLETED).done:
+                seed, stage = work.pop(done)
+                record.keep(f"{stage}, seed {seed}", done.result())
+                go_on(seed)
+    for stage in STAGES:
         runs = [record.figures[f"{stage}, seed {seed}"]["scores"] for seed in given.seeds]
         record.keep(f"{stage}, all seeds", over_seeds(runs))
     record.keep("chance", chance())
-    for stage in measures:
+    for stage in STAGES:
         print(f"after {stage}, seeds {given.seeds}:")
         for part, found in record.figures[f"{stage}, all seeds"].items():
             for metric, (value, low, high) in found.items():

@@ -34,7 +34,7 @@ def show(bridge: Bridge, scenes: int = 3) -> None:
         sample = captions[index]
         print(f"\n  truth    {sample.truth['caption']}")
         print(f"  caption  {bridge.generate([question(sample)])[0].text}")
-        asked = questions[8 * index + 3 * index]
+        asked = questions[8 * index]
         answer = bridge.generate([question(asked)])[0].text
         print(f"  ask      {asked.truth['question']} {answer} (truth: {asked.truth['answers'][0]})")
 

@@ -193,5 +193,9 @@ def pope(scene: Scene, random: Random) -> tuple[Question, Question]:
 
 
 def questions(scene: Scene, random: Random) -> tuple[Question, ...]:
-    """One question of every kind, and of another kind in place of one that the scene cannot carry; then ``pope``."""
-    return (*(ask(scene, random, kind) for kind in KINDS), *pope(scene, random))
+    """One question of every kind, and of another kind in place of one that the scene cannot carry; then ``pope``.
+
+    The kinds come in random order, so that where several questions make a conversation each kind opens some.
+    """
+    kinds = random.permutation(list(KINDS))
+    return (*(ask(scene, random, str(kind)) for kind in kinds), *pope(scene, random))

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmbridge.encoders.base import EncoderFacts, Features, Grid
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: ZeRO-3 looks for the tensors in what a module returns
 class PerceptualTokens:
     """What the LLM reads in place of media: ``values`` (B, M, D_llm) and ``mask`` (B, M), true where real."""
 

@@ -93,10 +93,10 @@ MixConfig = Annotated[FilesConfig | WorldConfig | DigitsConfig, Field(discrimina
 
 
 class SkipConfig(Config):
-    """Leaves samples that cannot be used out, counted, up to a fraction of those drawn."""
+    """Leaves what cannot be used out, counted: samples of a data section, or steps of a stage."""
 
     skip_up_to: Annotated[float, Field(ge=0, lt=1)]
-    """The run stops when more than this fraction of all the samples it will draw has been left out."""
+    """The run stops when more than this fraction of all that a stage will see has been left out."""
 
 
 class DataConfig(Config):

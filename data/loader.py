@@ -1,5 +1,6 @@
 """Batches of a mixture in order, read ahead by worker processes if asked for."""
 
+import json
 import os
 import signal
 import sys
@@ -17,20 +18,23 @@ from mmbridge.data.mixture import Mixture
 from mmbridge.data.sample import Sample
 from mmbridge.errors import DataError, UserError
 from mmbridge.interruption import SIGNALS
+from mmbridge.ranks import ALONE, Ranks
 
 
 class Loader:
     """Yields the batches of a stage; iterating again begins again where the first time began.
 
-    Batch b of ``ranks`` processes is draws b·ranks·batch up to (b + 1)·ranks·batch of the mixture, cut evenly in the
-    order of the ranks: nothing else decides what is in it. A sample left out leaves a gap and moves no other.
+    Batch b of n processes is draws b·n·batch up to (b + 1)·n·batch of the mixture, cut evenly in the order of the
+    ranks: nothing else decides what is in it. A sample left out leaves a gap and moves no other. Where it stands is
+    told in draws, so that another number of processes can go on from there.
 
     Args:
         batch: draws of one batch on one rank.
         batches: where to stop, counted from the start of the stage; one epoch of the mixture when left out, of which
             the last batch may be short.
         workers: processes that work ahead; 0 works in this one. The batches are the same.
-        on_bad_sample: ``raise``, or the fraction of the stage's draws that may be left out.
+        on_bad_sample: ``raise``, or the fraction of the stage's draws that may be left out, in each process.
+        ranks: the processes that share each batch.
 
     Raises:
         UserError: while iterating: the error of the first bad sample, or a DataError when too many were left out.
@@ -45,12 +49,11 @@ class Loader:
         batches: int | None = None,
         workers: int = 0,
         on_bad_sample: Literal["raise"] | SkipConfig = "raise",
-        rank: int = 0,
-        ranks: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
-        draws = len(mixture) if batches is None else batches * batch * ranks
-        self._batches = _Batches(batch, draws, rank, ranks)
-        self._allowed = -1 if on_bad_sample == "raise" else int(on_bad_sample.skip_up_to * draws / ranks)
+        draws = len(mixture) if batches is None else batches * batch * ranks.count
+        self._batches, self._ranks = _Batches(batch, draws, ranks), ranks
+        self._allowed = -1 if on_bad_sample == "raise" else int(on_bad_sample.skip_up_to * draws / ranks.count)
         self._before: tuple[str, ...] = ()
         self.skipped: list[str] = []
         self._yielded = 0
@@ -77,13 +80,18 @@ class Loader:
             self._yielded += 1
             yield batch
 
+    def all_skipped(self) -> list[str]:
+        """The ids left out in all processes."""
+        return [each for ids in self._ranks.texts(json.dumps(self.skipped)) for each in json.loads(ids)]
+
     def state(self) -> State:
         """Where the iteration under way stands."""
-        return State({}, {"batches": self._yielded, "skipped": list(self.skipped)})
+        return State({}, {"draws": self._yielded * self._batches.draws_at_once, "skipped": self.all_skipped()})
 
     def load_state(self, state: State) -> None:
-        """Iterating begins there from now on; what was left out before still counts."""
-        self._batches.first, self._before = state.values["batches"], tuple(state.values["skipped"])
+        """Iterating begins there from now on; what was left out before still counts, shared among the processes."""
+        self._batches.first = state.values["draws"] // self._batches.draws_at_once
+        self._before = tuple(state.values["skipped"][self._ranks.rank :: self._ranks.count])
 
     def _leave_out(self, bad: BadSample) -> None:
         if self._allowed < 0:
@@ -99,16 +107,17 @@ class _Batches:
 
     first = 0
 
-    def __init__(self, batch: int, draws: int, rank: int, ranks: int) -> None:
-        self._batch, self._draws, self._rank, self._ranks = batch, draws, rank, ranks
-        self._stop = -(-draws // (batch * ranks))
+    def __init__(self, batch: int, draws: int, ranks: Ranks) -> None:
+        self._batch, self._draws, self._rank = batch, draws, ranks.rank
+        self.draws_at_once = batch * ranks.count
+        self._stop = -(-draws // self.draws_at_once)
 
     def __len__(self) -> int:
         return max(0, self._stop - self.first)
 
     def __iter__(self) -> Iterator[list[int]]:
         for number in range(self.first, self._stop):
-            start = (number * self._ranks + self._rank) * self._batch
+            start = number * self.draws_at_once + self._rank * self._batch
             yield list(range(start, min(start + self._batch, self._draws)))
 
 

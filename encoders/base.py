@@ -7,6 +7,7 @@ Without tiling a medium is one view and V = B.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -69,7 +70,7 @@ class EncoderFacts:
         return self.prefix + self.grid.cells
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: ZeRO-3 looks for the tensors in what a module returns
 class Features:
     """An encoder's output.
 
@@ -82,6 +83,13 @@ class Features:
     grids: tuple[Grid, ...]
     tilings: tuple[Tiling | None, ...]
     prefix: int = 0
+
+
+def blank(facts: EncoderFacts, device: torch.device) -> Features:
+    """Features of one medium that holds nothing: zeros in a full grid."""
+    mask = torch.ones(1, facts.tokens, dtype=torch.bool, device=device)
+    values = torch.zeros(1, facts.tokens, facts.width, device=device)
+    return Features(values, mask, (facts.grid,), (None,), facts.prefix)
 
 
 def views_per_medium(tilings: Sequence[Tiling | None]) -> list[int]:

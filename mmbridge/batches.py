@@ -4,11 +4,12 @@ import math
 
 from mmbridge.bridge import Bridge
 from mmbridge.data.loader import Loader
+from mmbridge.ranks import ALONE, Ranks
 from mmbridge.stage import StageConfig
 
 
-def training_batches(bridge: Bridge, stage: StageConfig, seed: int) -> tuple[Loader, int]:
-    """The batches of a whole stage in their order, and how many steps they are.
+def training_batches(bridge: Bridge, stage: StageConfig, seed: int, ranks: Ranks = ALONE) -> tuple[Loader, int]:
+    """This process's batches of a whole stage in their order, and how many steps they are.
 
     Steps given as epochs are rounded up, so that every sample is seen.
 
@@ -19,7 +20,7 @@ def training_batches(bridge: Bridge, stage: StageConfig, seed: int) -> tuple[Loa
     steps = stage.steps
     if steps is None:
         assert stage.epochs is not None
-        steps = math.ceil(stage.epochs * len(mixture) / (stage.batch * stage.accumulate))
+        steps = math.ceil(stage.epochs * len(mixture) / (stage.batch * stage.accumulate * ranks.count))
     loader = Loader(
         mixture,
         bridge.collate(),
@@ -27,5 +28,6 @@ def training_batches(bridge: Bridge, stage: StageConfig, seed: int) -> tuple[Loa
         batches=steps * stage.accumulate,
         workers=stage.data.workers,
         on_bad_sample=stage.data.on_bad_sample,
+        ranks=ranks,
     )
     return loader, steps

@@ -23,7 +23,7 @@ from mmbridge.conversing import AskedPrompt, Conversing
 from mmbridge.data.batch import Batch
 from mmbridge.data.collate import Collate
 from mmbridge.data.sample import MediumKind
-from mmbridge.encoders.base import Tiling
+from mmbridge.encoders.base import Tiling, blank
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.prompt import Prompter
 from mmbridge.llm.splice import splice
@@ -39,6 +39,17 @@ class BridgeOutput:
     logits: Tensor
     targets: Tensor
     context: ForwardContext
+
+
+@dataclass(frozen=True, slots=True)
+class Perceived:
+    """``tokens``: per sample, per placeholder in order, perceptual tokens (M_i, D_llm).
+
+    ``resting``: (0, D_llm) of each connector that had nothing to read; its weights have a gradient of zeros.
+    """
+
+    tokens: list[list[Tensor]]
+    resting: list[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,35 +137,47 @@ class Bridge(Conversing, ModelHubMixin):
             counts[config.medium] = [own + other for own, other in zip(mine, others, strict=True)]
         return counts
 
-    def perceive(self, batch: Batch) -> list[list[Tensor]]:
-        """Per sample, per placeholder in order: perceptual tokens (M_i, D_llm).
+    def perceive(self, batch: Batch) -> Perceived:
+        """What the LLM reads in place of the media of a batch.
 
         An encoder runs once over all its media of the batch, however many connectors read it. Where several
         connectors read a medium, their tokens follow each other in the recipe's order.
+
+        Every connector runs in every batch, on nothing where its medium is missing: processes that train together
+        must run the same modules (ZeRO gathers their weights and sums their gradients as they run).
         """
         features = {}
         for name in self.prepare:
-            encoder = self.encoders[name]
-            assert isinstance(encoder, VisionEncoder)
             if batch.views[name]:
-                features[name] = encoder.encode(batch.views[name])
+                features[name] = self._encoder(name).encode(batch.views[name])
         waiting: dict[MediumKind, list[Iterator[Tensor]]] = {}
+        resting = []
         for name, config in self.recipe.connectors.items():
-            # A connector whose medium the batch lacks rests. Where processes must agree on what runs (ZeRO), this is
-            # the place for its dummy of weight zero.
+            connector = self._connector(name)
             if all(encoder in features for encoder in config.encoders):
-                perceptual = self._connector(name)(*(features[encoder] for encoder in config.encoders))
+                perceptual = connector(*(features[encoder] for encoder in config.encoders))
                 waiting.setdefault(config.medium, []).append(iter(_unpadded(perceptual.values, perceptual.mask)))
-        return [
+            else:
+                facts = [self._encoder(encoder).facts for encoder in config.encoders]
+                resting.append(connector(*(blank(each, self.device) for each in facts)).values[0, :0])
+        tokens = [
             [_joined([next(tokens) for tokens in waiting[each.medium]]) for each in prompt.placeholders]
             for prompt in batch.prompts
         ]
+        return Perceived(tokens, resting)
 
     def spliced(self, batch: Batch, side: Literal["left", "right"]) -> ForwardContext:
         """A batch as the LLM reads it, padded on ``side``: right for training, left for generation."""
-        llm = self.llm
-        tokens = self.perceive(batch)
-        return splice(llm.embed, batch.prompts, tokens, side=side, pad_id=llm.pad_id, max_length=llm.max_length)
+        llm, found = self.llm, self.perceive(batch)
+        return splice(
+            llm.embed,
+            batch.prompts,
+            found.tokens,
+            side=side,
+            pad_id=llm.pad_id,
+            max_length=llm.max_length,
+            resting=found.resting,
+        )
 
     def forward(self, batch: Batch) -> BridgeOutput:
         """Logits at the supervised positions of a training batch."""
@@ -204,6 +227,11 @@ class Bridge(Conversing, ModelHubMixin):
 
         save(self, Path(save_directory))
         return self.push_to_hub(repo_id or Path(save_directory).name, **hub) if push_to_hub else None
+
+    def _encoder(self, name: str) -> VisionEncoder:
+        encoder = self.encoders[name]
+        assert isinstance(encoder, VisionEncoder)
+        return encoder
 
     def _connector(self, name: str) -> Connector:
         connector = self.connectors[name]

@@ -1,12 +1,13 @@
 """Checkpoints of a stage in work: folders that are whole or not there.
 
     step-00000400/
-        rank-0.safetensors    tensors
-        rank-0.json           everything else
+        state.safetensors     tensors
+        state.json            everything else
         manifest.json         size and SHA-256 of each of the other files
 
-A checkpoint is written under another name, synced to disk and then renamed, so that neither a crash nor a full disk can
-leave half of one; on reading every file is held against the manifest. Nothing is pickled.
+It speaks of parameters and draws, not of processes and shards, so that any number of processes and any engine can go
+on from it. A checkpoint is written under another name, synced to disk and then renamed, so that neither a crash nor a
+full disk can leave half of one; on reading every file is held against the manifest. Nothing is pickled.
 """
 
 import errno
@@ -24,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-TENSORS, VALUES, MANIFEST = "rank-0.safetensors", "rank-0.json", "manifest.json"
+TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
 
 

@@ -17,6 +17,7 @@ import torch
 from mmbridge.checkpoint import DamagedError, State, read, steps, write
 from mmbridge.errors import UserError
 from mmbridge.interruption import Interruption
+from mmbridge.ranks import ALONE, Ranks
 from mmbridge.stage import CheckpointConfig
 
 
@@ -31,18 +32,27 @@ class Kept(Protocol):
 
 
 class RandomState:
-    """torch's generators: the CPU's and those of all CUDA devices."""
+    """torch's generators in every process: the CPU's, and that of the accelerator in use.
+
+    A process that was not there when the state was kept goes on with what its own seed gave it.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
 
     def state(self) -> State:
-        tensors = {"cpu": torch.get_rng_state()}
-        tensors |= {f"cuda.{index}": each for index, each in enumerate(torch.cuda.get_rng_state_all())}
-        return State(tensors, {})
+        found = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            found["cuda"] = torch.cuda.get_rng_state()
+        gathered = {kind: self._ranks.gather(each) for kind, each in found.items()}
+        return State({f"{kind}.{rank}": each for kind, all_ in gathered.items() for rank, each in enumerate(all_)}, {})
 
     def load_state(self, state: State) -> None:
-        torch.set_rng_state(state.tensors["cpu"])
-        for index in range(torch.cuda.device_count()):
-            if f"cuda.{index}" in state.tensors:
-                torch.cuda.set_rng_state(state.tensors[f"cuda.{index}"], index)
+        rank, tensors = self._ranks.rank, state.tensors
+        if f"cpu.{rank}" in tensors:
+            torch.set_rng_state(tensors[f"cpu.{rank}"])
+        if f"cuda.{rank}" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors[f"cuda.{rank}"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +86,19 @@ class Checkpoints:
         config: how often, and how many.
         parts: what has state, by the name it is kept under.
         found: the checkpoint to go on from; every part is put where it has it.
+        ranks: the processes that train together; the main one writes for all.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, parts: Mapping[str, Kept], found: Found | None) -> None:
-        self._folder, self._config = folder, config
-        self._parts: dict[str, Kept] = {"random": RandomState(), **parts}
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        parts: Mapping[str, Kept],
+        found: Found | None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._folder, self._config, self._ranks = folder, config, ranks
+        self._parts: dict[str, Kept] = {"random": RandomState(ranks), **parts}
         self._interruption = Interruption()
         self._writer = ThreadPoolExecutor(1)
         self._pending: tuple[int, Future[None]] | None = None
@@ -93,14 +111,15 @@ class Checkpoints:
         """Once after every step.
 
         Raises:
-            KeyboardInterrupt: one of the signals has come since the last step; the stage is kept.
+            KeyboardInterrupt: one of the signals has come since the last step, in any process; the stage is kept.
             UserError: the checkpoint before this one could not be written.
         """
-        asked = self._interruption.asked
+        asked = self._ranks.any(self._interruption.asked)
         if asked or (self._config.every is not None and step % self._config.every == 0):
             self._keep(step)
         if asked:
             self._wait()
+            self._ranks.wait()
             raise KeyboardInterrupt
 
     def __enter__(self) -> Self:
@@ -118,7 +137,8 @@ class Checkpoints:
     def _keep(self, step: int) -> None:
         self._wait()
         state = _joined({name: part.state() for name, part in self._parts.items()})
-        self._pending = step, self._writer.submit(write, self._folder, step, state, self._config.keep)
+        if self._ranks.main:
+            self._pending = step, self._writer.submit(write, self._folder, step, state, self._config.keep)
 
     def _wait(self) -> None:
         """Until what is being written is on the disk."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mmbridge import __version__
+from mmbridge.ranks import ALONE, Ranks
 from mmbridge.recipe import Recipe
 
 _PACKAGES = (
@@ -21,12 +22,13 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def environment(recipe: Recipe) -> dict[str, Any]:
+def environment(recipe: Recipe, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Everything besides the recipe that repeating a run needs, as JSON."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seed": recipe.seed,
+        "processes": ranks.count,
         "mmbridge": __version__,
         "commit": commit(),
         "python": platform.python_version(),

@@ -6,20 +6,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import torch
+
 from mmbridge.data.batch import Batch
 from mmbridge.engine import Engine
 from mmbridge.errors import MMBridgeError
+from mmbridge.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One optimiser step. ``loss`` is the weighted sum of ``losses``, which are by objective and weighted already.
 
+    All figures are those of all processes together. ``left_out`` is empty, or says why the step was not taken.
+
     ``lr`` and ``grad_norm`` (before clipping) are those of this step; ``tokens`` are supervised, ``perceptual`` ones
     stand for media; ``seconds`` include waiting for data, and what the caller did since the last step does not count.
     """
 
     number: int
+    left_out: str
     loss: float
     losses: dict[str, float]
     lr: float
@@ -30,50 +36,77 @@ class Step:
     seconds: float
 
 
-def fit(engine: Engine, batches: Iterable[Batch], steps: int, accumulate: int = 1, first: int = 0) -> Iterator[Step]:
+def fit(
+    engine: Engine,
+    batches: Iterable[Batch],
+    steps: int,
+    accumulate: int = 1,
+    first: int = 0,
+    spare: int = 0,
+) -> Iterator[Step]:
     """Trains for ``steps`` steps of ``accumulate`` batches each, ``first`` of them done, and yields after every one.
 
-    A step's losses are means over the terms of all its batches together, so its gradient is that of one big batch. A
-    batch without samples (all were left out) counts for nothing; a step without any changes nothing.
+    A step's losses are means over the terms of all its batches together, on all processes, so its gradient is that of
+    one big batch. A batch without samples (all were left out) counts for nothing; a step without any changes nothing.
+    A step whose loss or gradient is not finite in any process is taken by none, ``spare`` times.
 
     Raises:
-        MMBridgeError: a loss or a gradient is not finite; the step is not taken, and its samples are named.
+        MMBridgeError: one such step more; its samples are named.
     """
-    source = iter(batches)
+    source, ranks = iter(batches), engine.ranks
     for number in range(first + 1, steps + 1):
         began = time.perf_counter()
         taken = list(islice(source, accumulate))
         assert len(taken) == accumulate, f"data ran out at step {number} of {steps}"
-        parts = [batch for batch in taken if len(batch)]
-        terms = engine.terms(parts)
+        terms = [int(each) for each in ranks.total(engine.terms(taken))]
         losses = []
-        for batch in parts:
+        for place, batch in enumerate(taken, start=1):
             loss = engine.losses(batch, terms)
-            engine.backward(loss)
+            engine.backward(loss, last=place == accumulate)
             losses.append(loss.detach())
-        values = engine.gathered(losses)
-        for batch, value in zip(parts, values, strict=True):
-            _require_finite(number, "the loss", sum(value), [batch])
-        lr, norm = engine.lr, engine.step()
-        _require_finite(number, "the gradient", norm, parts)
-        named = {name: sum(value[index] for value in values) for index, name in enumerate(engine.names)}
+        own: list[list[float]] = torch.stack(losses).tolist()  # the one time in a step that the device is waited for
+        counts = [_count(engine, batch) for batch in taken]
+        sums = ranks.total(
+            [sum(column) for column in zip(*own, strict=True)] + [sum(each) for each in zip(*counts, strict=True)]
+        )
+        named, (samples, tokens, perceptual) = dict(zip(engine.names, sums, strict=False)), map(int, sums[-3:])
+        lr, norm, loss = engine.lr, 0.0, sum(named.values())
+        if math.isfinite(loss) and any(terms):
+            norm = engine.step()
+        else:
+            engine.drop()
+        left_out = ""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = f"the gradient is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+            left_out = f"{what}; among the samples {_suspects(taken, own, ranks)}"
+            if spare == 0:
+                fix = "lower the learning rate, clip the gradient, or look at these samples"
+                raise MMBridgeError(f"step {number}: {left_out}; {fix}")
+            spare -= 1
         yield Step(
             number=number,
-            loss=sum(map(sum, values)),
+            left_out=left_out,
+            loss=loss,
             losses=named,
             lr=lr,
             grad_norm=norm,
-            samples=sum(map(len, parts)),
-            tokens=sum(sum(prompt.supervised) for batch in parts for prompt in batch.prompts),
-            perceptual=sum(sum(map(sum, engine.bridge.perceptual_tokens(batch).values())) for batch in parts),
+            samples=samples,
+            tokens=tokens,
+            perceptual=perceptual,
             seconds=time.perf_counter() - began,
         )
 
 
-def _require_finite(step: int, what: str, value: float, batches: Sequence[Batch]) -> None:
-    if math.isfinite(value):
-        return
-    names = [prompt.sample for batch in batches for prompt in batch.prompts]
+def _count(engine: Engine, batch: Batch) -> tuple[int, int, int]:
+    """Samples, supervised tokens and perceptual tokens."""
+    tokens = sum(sum(prompt.supervised) for prompt in batch.prompts)
+    return len(batch), tokens, sum(map(sum, engine.bridge.perceptual_tokens(batch).values()))
+
+
+def _suspects(batches: Sequence[Batch], losses: Sequence[Sequence[float]], ranks: Ranks) -> str:
+    """The first samples of the batches whose loss is not finite, or of all if it is so of none, in all processes."""
+    bad = [batch for batch, loss in zip(batches, losses, strict=True) if not math.isfinite(sum(loss))]
+    chosen = bad if ranks.any(bool(bad)) else batches
+    names = [prompt.sample for batch in chosen for prompt in batch.prompts]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    fix = "lower the learning rate, clip the gradient, or look at these samples"
-    raise MMBridgeError(f"step {step}: {what} is {value}; among the samples {shown}; {fix}")
+    return ", ".join(each for each in ranks.texts(shown) if each)

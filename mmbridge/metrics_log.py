@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from mmbridge.errors import RecipeError
 from mmbridge.recipe import LogConfig, Recipe
@@ -31,6 +31,7 @@ class MetricsLog:
         self._path = folder / "metrics.jsonl"
         self._closing = ExitStack()
         self._sinks: list[Sink] = []
+        self._file: TextIO | None = None
 
     def __enter__(self) -> Self:
         kept = "".join(line for line in _lines(self._path) if json.loads(line)["step"] <= self._first)
@@ -59,7 +60,9 @@ class MetricsLog:
         self._closing.close()
 
     def write(self, step: int, values: Mapping[str, float], *, everywhere: bool) -> None:
-        """The figures of a step, to metrics.jsonl, and to the other sinks if asked."""
+        """The figures of a step, to metrics.jsonl, and to the other sinks if asked; nothing while it is not open."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         if everywhere:

@@ -13,11 +13,10 @@ differs from it: linear decay may end at a floor, as cosine decay can.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from mmbridge.llm.model import LanguageModel
 from mmbridge.stage import OptimConfig, ScheduleConfig
@@ -100,6 +99,21 @@ def schedule(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
     return rate
 
 
-def scheduler(optimiser: Optimizer, config: ScheduleConfig, steps: int) -> LambdaLR:
-    """The schedule over every group of an optimiser, from its first step."""
-    return LambdaLR(optimiser, schedule(config, steps))
+class Rates:
+    """The learning rates of some optimisers: each group's peak times the schedule. ``taken`` steps are done."""
+
+    def __init__(self, optimisers: Iterable[Optimizer], config: ScheduleConfig, steps: int) -> None:
+        self._groups = [(group, group["lr"]) for each in optimisers for group in each.param_groups]
+        self._rate = schedule(config, steps)
+        self.go_to(0)
+
+    @property
+    def first(self) -> float:
+        """The first group's, in the coming step."""
+        return float(self._groups[0][0]["lr"])
+
+    def go_to(self, taken: int) -> None:
+        """Sets the rates of the step that comes after so many."""
+        self.taken = taken
+        for group, peak in self._groups:
+            group["lr"] = peak * self._rate(taken)

@@ -5,13 +5,14 @@ The unions of config classes named here are the list of what exists. Nothing her
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
 from mmbridge.config import Config
 from mmbridge.connectors.config import ConnectorConfig
 from mmbridge.encoders.config import EncoderConfig
+from mmbridge.engine_config import EngineConfig, TorchEngineConfig
 from mmbridge.errors import RecipeError
 from mmbridge.llm.config import LLMConfig
 from mmbridge.stage import Name, StageConfig
@@ -19,17 +20,6 @@ from mmbridge.suggestions import expected_one_of
 
 if TYPE_CHECKING:
     from mmbridge.bridge import Bridge
-
-
-class TorchEngineConfig(Config):
-    """One process of plain torch."""
-
-    kind: Literal["torch"] = "torch"
-    device: str | None = None
-    """``cpu``, ``cuda``, ``cuda:1`` …; null takes an accelerator where there is one."""
-
-
-EngineConfig = TorchEngineConfig
 
 
 class LogConfig(Config):

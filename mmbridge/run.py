@@ -22,13 +22,14 @@ from rich.console import Console
 
 from mmbridge.bridge import Bridge
 from mmbridge.bridge_folder import files, fill, find, replaced, write
-from mmbridge.checkpoint import State, steps
+from mmbridge.checkpoint import State, read, steps
 from mmbridge.checkpoints import Checkpoints, Found, Kept, newest
 from mmbridge.environment import environment
 from mmbridge.errors import RecipeError, UserError
 from mmbridge.loop import Step
 from mmbridge.metrics_log import MetricsLog, require_installed
 from mmbridge.progress import TrainingProgress
+from mmbridge.ranks import ALONE, Ranks
 from mmbridge.recipe import Recipe
 from mmbridge.recipe_file import parse
 from mmbridge.stage import StageConfig
@@ -39,13 +40,27 @@ from mmbridge.validation import Validation
 class StageLog:
     """Where a stage tells how it goes: the progress shown, and the figures kept."""
 
-    def __init__(self, progress: TrainingProgress, metrics: MetricsLog, every: int, last: int) -> None:
+    def __init__(
+        self, progress: TrainingProgress, metrics: MetricsLog, stage: StageConfig, every: int, last: int
+    ) -> None:
         self._progress, self._metrics, self._every, self._last = progress, metrics, every, last
-        self._totals: dict[str, float] = {"steps": 0, "samples": 0, "tokens": 0, "seconds": 0.0}
+        self._bad = 0 if stage.on_bad_step == "raise" else int(stage.on_bad_step.skip_up_to * last)
+        self._totals: dict[str, float] = {"steps": 0, "steps_left_out": 0, "samples": 0, "tokens": 0, "seconds": 0.0}
         self._loss = 0.0
+
+    @property
+    def spare(self) -> int:
+        """How many more steps may be left out."""
+        return self._bad - int(self._totals["steps_left_out"])
 
     def step(self, step: Step) -> None:
         """Shows and keeps a step."""
+        self._totals["steps_left_out" if step.left_out else "steps"] += 1
+        self._totals["seconds"] += step.seconds
+        if step.left_out:
+            self._metrics.write(step.number, {"left_out": 1}, everywhere=True)
+            self._progress.say(f"step {step.number} left out, {self.spare} more may be: {step.left_out}")
+            return
         values = {
             "loss": step.loss,
             "lr": step.lr,
@@ -60,13 +75,8 @@ class StageLog:
         self._metrics.write(step.number, values, everywhere=step.number % self._every == 0 or step.number == self._last)
         self._progress.step(step)
         self._loss = step.loss
-        for name, value in (
-            ("steps", 1),
-            ("samples", step.samples),
-            ("tokens", step.tokens),
-            ("seconds", step.seconds),
-        ):
-            self._totals[name] += value
+        self._totals["samples"] += step.samples
+        self._totals["tokens"] += step.tokens
 
     def state(self) -> State:
         """The totals so far."""
@@ -96,24 +106,30 @@ class Run:
         folder: new or empty, or a run of the same recipe to go on with.
         stages: only these are trained, anew where they were finished.
         resume: leave finished stages as they are; go on with one in work from its newest whole checkpoint.
+        ranks: the processes that train together; all read the folder, the main one writes it.
 
     Raises:
         UserError: the folder holds something else, or a run that would be overwritten.
         RecipeError: the run to resume was made from another recipe.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, stages: Sequence[str] | None, resume: bool) -> None:
-        self.recipe, self.folder, self._resume = recipe, folder, resume
-        self.console = plain_or_terminal()
+    def __init__(
+        self, recipe: Recipe, folder: Path, stages: Sequence[str] | None, resume: bool, ranks: Ranks = ALONE
+    ) -> None:
+        self.recipe, self.folder, self._resume, self.ranks = recipe, folder, resume, ranks
+        self.console = plain_or_terminal() if ranks.main else Console(quiet=True)
         self._only = stages
         self._found: Found | None = None
         require_installed(recipe.log)
         self._refuse_foreign()
-        (folder / "stages").mkdir(parents=True, exist_ok=True)
         if resume and (folder / "recipe.yaml").exists():
             self._refuse_another_recipe()
-        (folder / "recipe.yaml").write_text(recipe.dump(), encoding="utf-8")
-        (folder / "environment.json").write_text(json.dumps(environment(recipe), indent=2) + "\n", encoding="utf-8")
+        ranks.wait()  # until all have seen the folder as it was
+        if ranks.main:
+            (folder / "stages").mkdir(parents=True, exist_ok=True)
+            (folder / "recipe.yaml").write_text(recipe.dump(), encoding="utf-8")
+            told = json.dumps(environment(recipe, ranks), indent=2)
+            (folder / "environment.json").write_text(told + "\n", encoding="utf-8")
 
     @property
     def todo(self) -> list[StageConfig]:
@@ -156,51 +172,58 @@ class Run:
         """Opens a stage's logs, and closes them however it ends."""
         partial, curves = self._partial(stage), self.folder / "tensorboard" / stage.name
         found = self._found = self._newest(stage)
-        if found is None:
-            for old in (partial, curves):
-                shutil.rmtree(old, ignore_errors=True)
-            partial.mkdir()
-        shutil.copyfile(self.folder / "environment.json", partial / "environment.json")
         every, first = self.recipe.log.every, found.step if found else 0
         with ExitStack() as stack:
-            metrics = stack.enter_context(MetricsLog(self.recipe, stage.name, partial, curves, first))
+            metrics = MetricsLog(self.recipe, stage.name, partial, curves, first)
+            if self.ranks.main:
+                if found is None:
+                    for old in (partial, curves):
+                        shutil.rmtree(old, ignore_errors=True)
+                    partial.mkdir()
+                shutil.copyfile(self.folder / "environment.json", partial / "environment.json")
+                stack.enter_context(metrics)
             progress = stack.enter_context(TrainingProgress(stage.name, steps, every, self.console, first))
             if found:
                 progress.say(f"goes on after step {first}")
-            yield StageLog(progress, metrics, every, steps)
+            yield StageLog(progress, metrics, stage, every, steps)
 
     def checkpoints(self, stage: StageConfig, **parts: Kept) -> Checkpoints:
         """What keeps a stage in work. Its parts are put where the checkpoint is that ``log`` goes on from."""
-        return Checkpoints(self._checkpoints(stage), stage.checkpoint, parts, self._found)
+        return Checkpoints(self._checkpoints(stage), stage.checkpoint, parts, self._found, self.ranks)
 
     def _newest(self, stage: StageConfig) -> Found | None:
+        """The same in every process: what the main one finds."""
         if not self._resume:
             return None
-        found, damaged = newest(self._checkpoints(stage))
+        found, damaged = newest(self._checkpoints(stage)) if self.ranks.main else (None, [])
         for line in damaged:
             self.console.print(f"{line}; passed over", markup=False, soft_wrap=True)
-        return found
+        step = self.ranks.from_main(found.step if found else 0)
+        return Found(step, read(self._checkpoints(stage), step)) if step and not found else found
 
     def finish(self, bridge: Bridge, stage: StageConfig, metrics: dict[str, Any]) -> Bridge:
         """Saves what a stage has made, as its own folder and as the run's bridge; freezes the bridge again."""
         bridge.stage, bridge.metrics = stage.name, metrics
         partial, finished = self._partial(stage), self.stage_folder(stage.name)
-        shutil.rmtree(self._checkpoints(stage), ignore_errors=True)
-        write(bridge, partial)
-        shutil.rmtree(finished, ignore_errors=True)
-        os.replace(partial, finished)
+        if self.ranks.main:
+            shutil.rmtree(self._checkpoints(stage), ignore_errors=True)
+            write(bridge, partial)
+            shutil.rmtree(finished, ignore_errors=True)
+            os.replace(partial, finished)
         self.publish(stage.name)
         settle(bridge)
         return bridge
 
     def publish(self, stage: str) -> None:
         """Makes a finished stage's bridge the run's. Files are shared with the stage's folder where links can be."""
-        with replaced(self.folder / "bridge") as folder:
-            for file in files(self.stage_folder(stage)):
-                try:
-                    os.link(file, folder / file.name)
-                except OSError:  # a file system without hard links
-                    shutil.copy2(file, folder / file.name)
+        if self.ranks.main:
+            with replaced(self.folder / "bridge") as folder:
+                for file in files(self.stage_folder(stage)):
+                    try:
+                        os.link(file, folder / file.name)
+                    except OSError:  # a file system without hard links
+                        shutil.copy2(file, folder / file.name)
+        self.ranks.wait()
 
     def _partial(self, stage: StageConfig) -> Path:
         return self.folder / "stages" / f"{stage.name}.partial"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mmbridge.config import Config
-from mmbridge.data.config import DataConfig
+from mmbridge.data.config import DataConfig, SkipConfig
 from mmbridge.llm.templates import TemplateName
 from mmbridge.objectives.config import ObjectiveConfig
 
@@ -119,6 +119,8 @@ class StageConfig(Config):
     """Passes over the data mix."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What matrix products are computed in; trainable weights and optimiser state stay float32."""
+    on_bad_step: Literal["raise"] | SkipConfig = SkipConfig(skip_up_to=0.01)
+    """A step whose loss or gradient is not finite is left out, or stops the run."""
     validation: ValidationConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
 

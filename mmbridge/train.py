@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmbridge.bridge import Bridge
+from mmbridge.ranks import together
 from mmbridge.recipe import Recipe
 from mmbridge.recipes import align, instruct
 from mmbridge.run import Run
@@ -14,7 +15,8 @@ from mmbridge.stage import StageConfig
 def train(recipe: Recipe, out: str | Path, stages: Sequence[str] | None = None, resume: bool = False) -> Bridge:
     """Trains a recipe's stages into the run folder ``out``; returns the bridge of the last one.
 
-    Interrupted by Ctrl-C, SIGTERM or SIGUSR1, the stage in work is kept as it is after the step under way.
+    Interrupted by Ctrl-C, SIGTERM or SIGUSR1, the stage in work is kept as it is after the step under way. Started by
+    torchrun or the deepspeed launcher, several processes do this together, on a file system that all of them see.
 
     Args:
         recipe: what to train.
@@ -29,17 +31,18 @@ def train(recipe: Recipe, out: str | Path, stages: Sequence[str] | None = None, 
         MMBridgeError: a loss or gradient that is not finite.
     """
     recipe.require_stages(stages or [])
-    run = Run(resolved(recipe), Path(out), stages, resume)
-    bridge = None
-    for stage in run.todo:
-        bridge = None  # frees the memory of the one before: each stage builds its own and loads what it starts from
-        bridge = train_stage(run, stage)
-    if bridge is None:
-        done = [stage.name for stage in recipe.stages if run.stage_folder(stage.name).exists()]
-        run.console.print(f"nothing left to train in {run.folder}: {', '.join(done)} finished", markup=False)
-        run.publish(done[-1])
-        bridge = Bridge.from_pretrained(run.folder, device=recipe.engine.device)
-    return bridge
+    with together(alone=recipe.engine.kind == "deepspeed") as ranks:
+        run = Run(resolved(recipe), Path(out), stages, resume, ranks)
+        bridge = None
+        for stage in run.todo:
+            bridge = None  # frees the memory of the one before: each stage builds its own and loads what it starts from
+            bridge = train_stage(run, stage)
+        if bridge is None:
+            done = [stage.name for stage in recipe.stages if run.stage_folder(stage.name).exists()]
+            run.console.print(f"nothing left to train in {run.folder}: {', '.join(done)} finished", markup=False)
+            run.publish(done[-1])
+            bridge = Bridge.from_pretrained(run.folder, device=recipe.engine.device)
+        return bridge
 
 
 def train_stage(run: Run, stage: StageConfig) -> Bridge:

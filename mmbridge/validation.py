@@ -102,14 +102,14 @@ class Validation:
             batch=self._batch,
             workers=data.workers,
             on_bad_sample=data.on_bad_sample,
+            ranks=engine.ranks,
         )
         for batch in batches:
-            if len(batch):
-                sums.append(engine.losses(batch, ones))
-                terms.append(engine.terms([batch]))
-        totals = [sum(column) for column in zip(*engine.gathered(sums), strict=True)]
-        counts = [sum(column) for column in zip(*terms, strict=True)]
-        return float(sum(total / count for total, count in zip(totals, counts, strict=True)))
+            sums.append(engine.losses(batch, ones))
+            terms.append(engine.terms([batch]))
+        totals = engine.ranks.total(torch.stack(sums).sum(dim=0, dtype=torch.float64).tolist())
+        counts = engine.ranks.total([sum(column) for column in zip(*terms, strict=True)])
+        return sum(total / count for total, count in zip(totals, counts, strict=True))
 
     def _score(self, metric: str) -> float:
         task, _, name = metric.partition(".")

@@ -8,8 +8,6 @@ from transformers import set_seed
 
 from mmbridge.batches import training_batches
 from mmbridge.bridge import Bridge
-from mmbridge.device import pick
-from mmbridge.engine import TorchEngine
 from mmbridge.loop import fit
 from mmbridge.run import Run
 from mmbridge.sample_view import with_first_shown
@@ -29,15 +27,14 @@ def train(run: Run, stage: StageConfig) -> Bridge:
     # What trains: connectors, and what the recipe names of the LLM, from where the stage before has left them.
     unfreeze(bridge, stage, key, parts=["connectors.", "llm."])
     run.start(bridge, stage)
-    bridge.to(pick(run.recipe.engine.device))
     print_table(bridge, stage.name, run.console)
 
     # Data.
-    batches, steps = training_batches(bridge, stage, seed)
+    batches, steps = training_batches(bridge, stage, seed, run.ranks)
 
-    # Engine. What is random from here on, dropout, follows from the seed as well.
-    set_seed(seed)
-    engine = TorchEngine(bridge, stage, steps, key)
+    # Engine. What is random from here on, dropout, follows from the seed as well, and differs between processes.
+    set_seed((seed + run.ranks.rank) % 2**32)
+    engine = run.recipe.engine.build(bridge, stage, steps, key, run.ranks)
     validation = Validation(engine, stage, steps, seed, key)
 
     # From the stage's beginning, or from the newest checkpoint of a run that is resumed.
@@ -46,11 +43,14 @@ def train(run: Run, stage: StageConfig) -> Bridge:
         run.checkpoints(stage, engine=engine, validation=validation, data=batches, log=log) as checkpoints,
     ):
         shown = with_first_shown(batches, bridge, run.console)
-        for step in fit(engine, shown, steps, stage.accumulate, checkpoints.first):
+        for step in fit(engine, shown, steps, stage.accumulate, checkpoints.first, log.spare):
             log.step(step)
             if validation.due(step.number):
                 log.validate(validation, step.number)
                 if validation.stalled:
                     break
             checkpoints(step.number)
-    return run.finish(bridge, stage, log.summary | validation.finish() | {"skipped": len(batches.skipped)})
+    skipped = batches.all_skipped()
+    metrics = log.summary | validation.finish() | {"skipped": len(skipped), "skipped_samples": skipped}
+    engine.close()
+    return run.finish(bridge, stage, metrics)

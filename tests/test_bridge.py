@@ -64,7 +64,7 @@ def expected_tokens(bridge: Bridge, connector: str, colour: str) -> Tensor:
 
 
 def test_every_placeholder_gets_its_own_medium(bridge: Bridge) -> None:
-    tokens = bridge.perceive(mixed_batch(bridge))
+    tokens = bridge.perceive(mixed_batch(bridge)).tokens
     assert [len(media) for media in tokens] == [2, 0, 1]
     for found, colour in zip([*tokens[0], *tokens[2]], ("red", "blue", "blue"), strict=True):
         assert found.shape == (16, 32)
@@ -100,7 +100,7 @@ def test_several_connectors_read_a_medium_one_after_the_other(parts: Path) -> No
     batch = mixed_batch(bridge)
     calls = []
     bridge.encoders["a"].register_forward_hook(lambda *_: calls.append(1))
-    tokens = bridge.perceive(batch)
+    tokens = bridge.perceive(batch).tokens
     assert len(calls) == 1  # two connectors read it
     assert tokens[2][0].shape == (16 + 4 + 1, 32)
     pieces = [expected_tokens(bridge, name, "blue") for name in ("both", "few")]
@@ -118,9 +118,9 @@ def test_masked_tokens_never_reach_the_llm(bridge: Bridge, monkeypatch: pytest.M
         mask[0, 5:] = False
         return Features(found.values, mask, found.grids, found.tilings, found.prefix)
 
-    full = bridge.perceive(mixed_batch(bridge))
+    full = bridge.perceive(mixed_batch(bridge)).tokens
     monkeypatch.setattr(encoder, "encode", ragged)
-    tokens = bridge.perceive(mixed_batch(bridge))
+    tokens = bridge.perceive(mixed_batch(bridge)).tokens
     assert [len(each) for media in tokens for each in media] == [5, 16, 16]
     assert_close(tokens[0][0], full[0][0][:5])
 
@@ -140,7 +140,7 @@ def test_connectors_compute_in_float32_whatever_the_frozen_parts_do(parts: Path)
     encoders = {"image": {"kind": "transformers", "path": str(parts / "clip"), "dtype": "bfloat16"}}
     bridge = Bridge(tiny_recipe(parts, encoders=encoders, llm={"path": str(parts / "llm"), "dtype": "bfloat16"}))
     batch = mixed_batch(bridge)
-    assert {each.dtype for media in bridge.perceive(batch) for each in media} == {torch.float32}
+    assert {each.dtype for media in bridge.perceive(batch).tokens for each in media} == {torch.float32}
     output = bridge(batch)
     assert (output.context.embeds.dtype, output.logits.dtype) == (torch.bfloat16, torch.bfloat16)
     output.logits.float().sum().backward()

@@ -13,9 +13,9 @@ from mmbridge.batches import training_batches
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import Sample, conversation
-from mmbridge.engine import TorchEngine
 from mmbridge.errors import RecipeError
 from mmbridge.loop import fit
+from mmbridge.torch_engine import TorchEngine
 from mmbridge.trainable import unfreeze
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
@@ -52,7 +52,7 @@ def accumulated(parts: Path, batch: int, accumulate: int) -> tuple[float, dict[s
         loss = engine.losses(each, terms)
         engine.backward(loss)
         losses.append(loss.detach())
-    return sum(map(sum, engine.gathered(losses))), gradients(engine)
+    return float(torch.stack(losses).sum()), gradients(engine)
 
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(2, 4), (4, 2), (1, 8)])

@@ -14,6 +14,7 @@ from mmbridge.data.sample import Sample
 from mmbridge.errors import MMBridgeError
 from mmbridge.llm.prompt import Prompt
 from mmbridge.loop import Step, fit
+from mmbridge.ranks import ALONE
 
 
 class Ledger:
@@ -21,6 +22,7 @@ class Ledger:
 
     names = ("next_token",)
     lr = 0.5
+    ranks = ALONE
 
     def __init__(self, *, norm: float = 1.0, poison: str = "") -> None:
         self.calls: list[Any] = []
@@ -34,17 +36,17 @@ class Ledger:
         names = [prompt.sample for prompt in batch.prompts]
         self.calls.append(("losses", names, tuple(terms)))
         bad = self._poison in names
-        return torch.tensor([math.nan if bad else self.terms([batch])[0] / terms[0]])
+        return torch.tensor([math.nan if bad else self.terms([batch])[0] / max(1, terms[0])])
 
-    def backward(self, losses: Tensor) -> None:
-        self.calls.append("backward")
-
-    def gathered(self, losses: Sequence[Tensor]) -> list[list[float]]:
-        return [loss.tolist() for loss in losses]
+    def backward(self, losses: Tensor, last: bool) -> None:
+        self.calls.append("last backward" if last else "backward")
 
     def step(self) -> float:
         self.calls.append("step")
         return self._norm
+
+    def drop(self) -> None:
+        self.calls.append("drop")
 
 
 def batch(*names: str) -> Batch:
@@ -53,8 +55,8 @@ def batch(*names: str) -> Batch:
     return Batch(prompts, {}, tuple(Sample(name, ()) for name in names))
 
 
-def run(engine: Ledger, batches: Sequence[Batch], steps: int, accumulate: int = 1) -> Iterator[Step]:
-    return fit(engine, batches, steps, accumulate)  # type: ignore[arg-type]
+def run(engine: Ledger, batches: Sequence[Batch], steps: int, accumulate: int = 1, spare: int = 0) -> Iterator[Step]:
+    return fit(engine, batches, steps, accumulate, spare=spare)  # type: ignore[arg-type]
 
 
 def test_a_step_is_all_its_batches_then_one_step() -> None:
@@ -64,12 +66,12 @@ def test_a_step_is_all_its_batches_then_one_step() -> None:
         ("losses", ["a", "bb"], (6,)),
         "backward",
         ("losses", ["ccc"], (6,)),
-        "backward",
+        "last backward",
         "step",
         ("losses", ["d"], (2,)),
         "backward",
         ("losses", ["e"], (2,)),
-        "backward",
+        "last backward",
         "step",
     ]
     assert [(step.number, step.samples, step.tokens, step.perceptual) for step in steps] == [(1, 3, 6, 9), (2, 2, 2, 6)]
@@ -96,7 +98,7 @@ def test_batches_are_taken_only_when_needed_and_no_more_than_needed() -> None:
 def test_batches_of_which_every_sample_was_left_out_count_for_nothing() -> None:
     engine = Ledger()
     steps = list(run(engine, [batch(), batch("bb"), batch(), batch()], 2, accumulate=2))
-    assert [call for call in engine.calls if isinstance(call, tuple)] == [("losses", ["bb"], (2,))]
+    assert [call for call in engine.calls if call in ("step", "drop")] == ["step", "drop"]
     assert [(step.samples, step.tokens, step.loss) for step in steps] == [(1, 2, 1.0), (0, 0, 0)]
 
 
@@ -105,7 +107,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_its_batch() -
     with pytest.raises(MMBridgeError, match=r"step 1: the loss is nan; among the samples bad, b; .*") as caught:
         list(run(engine, [batch("a"), batch("bad", "b")], 1, accumulate=2))
     assert caught.value.exit_code == 1
+    assert engine.calls[-1] == "drop"
     assert "step" not in engine.calls
+
+
+def test_so_many_bad_steps_are_left_out_and_no_more() -> None:
+    engine = Ledger(poison="bad")
+    running = run(engine, [batch("bad"), batch("a"), batch("bad"), batch("bad")], 4, spare=2)
+    why = "the loss is nan; among the samples bad"
+    assert [next(running).left_out for _ in range(3)] == [why, "", why]
+    with pytest.raises(MMBridgeError, match=f"step 4: {why}; "):
+        next(running)
+    assert [call for call in engine.calls if call in ("step", "drop")] == ["drop", "step", "drop", "drop"]
 
 
 def test_a_gradient_that_is_not_finite_names_the_samples_of_the_step() -> None:

@@ -10,7 +10,7 @@ from transformers import get_scheduler
 
 from mmbridge.bridge import Bridge
 from mmbridge.errors import RecipeError
-from mmbridge.optimiser import hidden_weights, optimisers, schedule, scheduler
+from mmbridge.optimiser import Rates, hidden_weights, optimisers, schedule
 from mmbridge.stage import GroupConfig, OptimConfig, ScheduleConfig
 from tests.tiny_bridge import tiny_recipe
 
@@ -74,12 +74,11 @@ def test_the_first_group_that_matches_has_a_parameter_and_only_matrices_decay() 
 def test_every_group_follows_the_schedule() -> None:
     config = OptimConfig(lr=1.0, groups=(GroupConfig(match="llm*", lr=4.0),))
     (optimiser,) = optimisers(named(), HIDDEN, config, "")
-    rates = scheduler(optimiser, ScheduleConfig(kind="linear", warmup=2), 4)
-    for factor in (0.0, 0.5, 1.0, 0.5):
+    rates = Rates([optimiser], ScheduleConfig(kind="linear", warmup=2), 4)
+    for step, factor in enumerate((0.0, 0.5, 1.0, 0.5), start=1):
         lrs = {group["lr"] for group in optimiser.param_groups}
         assert lrs == {factor, 4 * factor}
-        optimiser.step()
-        rates.step()
+        rates.go_to(step)
 
 
 def test_a_pattern_that_matches_nothing_names_what_is_near() -> None:

@@ -20,7 +20,7 @@ from mmbridge.llm.generation import Finish, Pieces, Until, request
 from mmbridge.llm.prompt import Prompter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: ZeRO-3 looks for the tensors in what a module returns
 class LLMOutput:
     """``logits`` (S, V) for the supervised tokens ``targets`` (S,), in reading order, in the model's dtype.
 

@@ -23,6 +23,7 @@ def splice(
     side: Literal["left", "right"],
     pad_id: int,
     max_length: int,
+    resting: Sequence[Tensor] = (),
 ) -> ForwardContext:
     """Put each sample's perceptual tokens where its placeholders stand, and pad the rows to one length.
 
@@ -33,6 +34,7 @@ def splice(
         side: where padding goes: right for training, left for generation.
         pad_id: the token id written at padding and at perceptual positions; it must have an embedding.
         max_length: the longest row allowed, in positions.
+        resting: (0, D_llm) of connectors without media in this batch; nothing is put in, but they get a gradient.
 
     Raises:
         DataError: with the sample's id: media and placeholders differ in number, or the row is over-long.
@@ -56,7 +58,7 @@ def splice(
     given = torch.from_numpy(ids)
     embeds = embed(given)
     device = embeds.device
-    if pieces := [values for media in tokens for values in media]:
+    if pieces := [*(values for media in tokens for values in media), *resting]:
         where = torch.from_numpy(np.flatnonzero(perceptual)).to(device)
         values = torch.cat(pieces).to(device, embeds.dtype)
         embeds = embeds.flatten(0, 1).index_copy_(0, where, values).view(embeds.shape)

@@ -22,6 +22,7 @@ from mmbridge.data.sources import RecordSource
 from mmbridge.encoders.base import Tiling, Views
 from mmbridge.errors import DataError, MediaError, UserError
 from mmbridge.llm.prompt import Placeholder, Prompt
+from mmbridge.ranks import Ranks
 from tests.data.pictures import encoded, noise
 
 
@@ -55,7 +56,7 @@ COLLATE = Collate(prompt, {"one": ("image", prepare), "two": ("image", tile)})
 
 def gone_on(loader: Loader, batches: int, skipped: Sequence[str] = ()) -> Loader:
     """The loader, put where so many batches have been taken and these samples left out."""
-    loader.load_state(State({}, {"batches": batches, "skipped": list(skipped)}))
+    loader.load_state(State({}, {"draws": 4 * batches, "skipped": list(skipped)}))
     return loader
 
 
@@ -104,7 +105,7 @@ def test_a_loader_knows_where_it_stands(workers: int) -> None:
     for _ in range(3):
         next(batches)
     state = loader.state()
-    assert state.values["batches"] == 3
+    assert state.values["draws"] == 12
     rest = Loader(mixture(), COLLATE, batch=4, batches=9, workers=workers)
     rest.load_state(state)
     assert_equal(list(rest), list(batches))
@@ -112,7 +113,7 @@ def test_a_loader_knows_where_it_stands(workers: int) -> None:
 
 def test_ranks_cut_the_same_draws_evenly() -> None:
     alone = ids(list(Loader(mixture(), COLLATE, batch=6, batches=5)))
-    ranks = [ids(list(Loader(mixture(), COLLATE, batch=3, batches=5, rank=rank, ranks=2))) for rank in (0, 1)]
+    ranks = [ids(list(Loader(mixture(), COLLATE, batch=3, batches=5, ranks=Ranks(rank, 2)))) for rank in (0, 1)]
     assert [first + second for first, second in zip(*ranks, strict=True)] == alone
 
 

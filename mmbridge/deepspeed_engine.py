@@ -1,0 +1,186 @@
+"""DeepSpeed: the same steps, with what they need sharded over the processes by ZeRO.
+
+ZeRO: Memory Optimizations Toward Training Trillion Parameter Models
+Samyam Rajbhandari, Jeff Rasley, Olatunji Ruwase, Yuxiong He, arXiv 1910.02054
+
+differs from plain DeepSpeed: frozen encoders stay out of it, whole in every process (they are run by methods other than
+``forward``, which ZeRO-3 does not see, and are small beside the LLM). Trainable weights stay float32 and products are
+computed under autocast, as in the torch engine, so the two give the same steps. DeepSpeed's own checkpoints, which are
+pickles, are neither written nor read: state goes by parameter, whole.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
+from torch import Tensor, nn
+
+from mmbridge.bridge import Bridge
+from mmbridge.checkpoint import State
+from mmbridge.cpu_attention import prefer_on_cpu
+from mmbridge.data.batch import Batch
+from mmbridge.device import pick
+from mmbridge.engine_config import DeepSpeedEngineConfig
+from mmbridge.objectives.weighted import WeightedObjectives
+from mmbridge.optimiser import Rates, hidden_weights, optimisers
+from mmbridge.ranks import Ranks
+from mmbridge.stage import StageConfig
+from mmbridge.torch_engine import held
+from mmbridge.zero import gathered, initialised, made_whole, nothing
+
+
+class DeepSpeedEngine:
+    """The bridge under ``deepspeed.initialize``.
+
+    Args:
+        bridge: with ``requires_grad`` set on what trains, not on its device yet; it is put in training mode.
+        stage: objectives, optimiser, schedule and precision.
+        steps: of the whole stage.
+        key: where the stage stands in its recipe, for errors.
+        ranks: the processes that train together; their group is open.
+        config: the engine section.
+
+    Raises:
+        RecipeError: a parameter group matches nothing that trains, or DeepSpeed refuses the configuration.
+        UserError: no such device.
+    """
+
+    def __init__(
+        self, bridge: Bridge, stage: StageConfig, steps: int, key: str, ranks: Ranks, config: DeepSpeedEngineConfig
+    ) -> None:
+        self.bridge, self.ranks, self._stage, self._zero = bridge.train(), ranks, stage, config.zero_stage
+        self._device = pick(config.device, ranks.local)
+        bridge.encoders.to(self._device)
+        if self._device.type == "cpu" and stage.precision == "bfloat16":
+            prefer_on_cpu(bridge.llm.model)
+        self._module = WeightedObjectives(bridge, stage.objectives)
+        self._trainable = {name: each for name, each in bridge.named_parameters() if each.requires_grad}
+        (self._optimiser,) = optimisers(self._trainable, hidden_weights(bridge), stage.optim, f"{key}.optim")
+        self._rates = Rates([self._optimiser], stage.schedule, steps)
+        self._nothing = nothing(bridge)
+        self._engine = initialised(Sharded(self._module), self._optimiser, stage, config)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._module.names
+
+    @property
+    def lr(self) -> float:
+        return self._rates.first
+
+    def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
+        return self._module.terms(batches)
+
+    def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
+        """As in ``Engine``; without samples the modules run all the same, on two tokens that count for nothing."""
+        with self.precision():
+            losses: Tensor = self._engine(batch if len(batch) else self._nothing, terms)
+        return losses if len(batch) else losses * 0
+
+    def backward(self, losses: Tensor, last: bool = True) -> None:
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(losses.sum() * self.ranks.count, scale_wrt_gas=False)  # DeepSpeed takes the mean of ranks
+
+    def step(self) -> float:
+        if self._zero == 0:  # where DeepSpeed neither tells the norm nor looks whether it is finite
+            gradients = [each.grad for each in self._trainable.values() if each.grad is not None]
+            norm = float(nn.utils.get_total_norm(gradients))
+            if not math.isfinite(norm):
+                self.drop()
+                return norm
+        self._engine.step()
+        if self._zero:
+            norm = float(self._engine.get_global_grad_norm()) if self._engine.was_step_applied() else math.inf
+        if math.isfinite(norm):
+            self._rates.go_to(self._rates.taken + 1)
+        return norm
+
+    def drop(self) -> None:
+        """DeepSpeed clears its shards of a gradient without a step only if the norm is not finite: it is told so."""
+        optimiser = self._engine.optimizer
+        if self._zero == 0:
+            optimiser.zero_grad()
+            return
+        name, told = ("_get_norm_groups", [math.inf]) if self._zero == 3 else ("scaled_global_norm", math.inf)
+        setattr(optimiser, name, lambda: told)
+        self._engine.step()
+        delattr(optimiser, name)
+
+    def precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._stage.precision == "bfloat16")
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: self._whole(each, None) for name, each in self._trainable.items()}
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        for name, each in self._trainable.items():
+            with gathered(each):
+                each.detach().copy_(weights[name])
+            if self._zero:
+                safe_set_full_fp32_param(each, weights[name].to(self._device))
+
+    def close(self) -> None:
+        """Takes DeepSpeed's hooks off and makes the bridge whole again."""
+        self._engine.destroy()
+        made_whole(self.bridge.modules())
+        self.bridge.to(self._device)
+
+    def state(self) -> State:
+        tensors = {f"{name}/weight": each for name, each in self.weights().items()}
+        made = next((each for each in self._optimiser.state.values() if each), {})
+        for key, value in made.items():
+            for name, each in self._trainable.items():
+                tensors[f"{name}/{key}"] = value.clone() if key == "step" else self._whole(each, key)
+        return State(tensors, {"taken": self._rates.taken})
+
+    def load_state(self, state: State) -> None:
+        self._make_optimiser_state()
+        self.restore({name: state.tensors[f"{name}/weight"] for name in self._trainable})
+        for name, each in self._trainable.items():
+            for key, value in held(state, name).items():
+                if key == "step":
+                    for made in self._optimiser.state.values():
+                        made["step"].copy_(value)
+                elif self._zero:
+                    safe_set_full_optimizer_state(each, value.to(self._device), key)
+                else:
+                    self._optimiser.state[each][key].copy_(value)
+        self._rates.go_to(state.values["taken"])
+
+    def _make_optimiser_state(self) -> None:
+        """DeepSpeed makes it when the first step is taken: one on nothing, at a rate of zero."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = 0.0
+        for place in range(self._stage.accumulate):
+            losses = self.losses(Batch((), {}, ()), [1] * len(self.names))
+            self.backward(losses, last=place + 1 == self._stage.accumulate)
+        self._engine.step()
+
+    def _whole(self, parameter: nn.Parameter, key: str | None) -> Tensor:
+        """A parameter, or what the optimiser has of it, in main memory."""
+        if self._zero == 0:
+            found = parameter.detach() if key is None else self._optimiser.state[parameter][key]
+        elif key is None:
+            found = safe_get_full_fp32_param(parameter)
+        else:
+            found = safe_get_full_optimizer_state(parameter, key)
+        return found.to("cpu", copy=True)
+
+
+class Sharded(nn.Module):
+    """What DeepSpeed sees of a bridge: the LLM and the connectors. The rest it only runs."""
+
+    def __init__(self, objectives: WeightedObjectives) -> None:
+        super().__init__()
+        self.llm, self.connectors = objectives.bridge.llm, objectives.bridge.connectors
+        self.__dict__["objectives"] = objectives  # not a submodule
+
+    def forward(self, batch: Batch, terms: Sequence[int]) -> Tensor:
+        losses: Tensor = self.__dict__["objectives"](batch, terms)
+        return losses

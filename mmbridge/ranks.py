@@ -1,0 +1,132 @@
+"""The processes that train together: one, or those that torchrun or the deepspeed launcher started.
+
+What they decide together (how many terms a step has, whether it is taken, whether to stop) they agree upon in main
+memory, over gloo, so that no accelerator is waited for. Nothing is pickled on the way.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from mmbridge.errors import MMBridgeError, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among the others: ``rank`` of ``count``, and ``local`` among those of its machine.
+
+    Every method but ``main`` is called by all of them, or waits for those that do not come.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    def total(self, numbers: Sequence[float]) -> list[float]:
+        """Each number summed over the processes."""
+        if self.count == 1:
+            return list(numbers)
+        sums = torch.tensor(list(numbers), dtype=torch.float64)
+        dist.all_reduce(sums)
+        return [float(each) for each in sums]
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so in any process."""
+        return self.total([float(here)])[0] > 0
+
+    def from_main(self, number: int) -> int:
+        """The main process's number, in all."""
+        return int(self.total([number if self.main else 0])[0])
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """Each process's tensor, by rank; all are of one shape, and in main memory."""
+        if self.count == 1:
+            return [tensor]
+        found = [torch.empty_like(tensor) for _ in range(self.count)]
+        dist.all_gather(found, tensor)
+        return found
+
+    def texts(self, text: str) -> list[str]:
+        """Each process's text, by rank."""
+        data = np.frombuffer(text.encode(), np.uint8)
+        lengths = [int(each) for each in self.gather(torch.tensor(len(data)))]
+        padded = torch.from_numpy(np.pad(data, (0, max(lengths) - len(data))))
+        rows = zip(self.gather(padded), lengths, strict=True)
+        return [row[:length].numpy().tobytes().decode() for row, length in rows]
+
+    def sum_(self, tensors: Iterable[Tensor]) -> None:
+        """Puts the sum over the processes in place of each tensor, on its own device."""
+        if self.count > 1:
+            for work in [dist.all_reduce(each, async_op=True) for each in tensors]:
+                assert work is not None
+                work.wait()
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self.total([0])
+
+
+ALONE = Ranks()
+"""A run of one process."""
+
+
+@contextmanager
+def together(alone: bool = False) -> Iterator[Ranks]:
+    """The ranks that the launcher's environment tells of, with a process group that is closed on every way out.
+
+    Args:
+        alone: a group is opened for a single process as well, for an engine that wants one.
+
+    Raises:
+        UserError: the environment is not what a launcher leaves.
+        MMBridgeError: another process has gone.
+    """
+    ranks = _told()
+    if dist.is_initialized() or (ranks.count == 1 and not alone):
+        yield ranks
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        if ranks.count == 1:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        else:
+            dist.init_process_group(backend)
+    except (ValueError, RuntimeError) as error:
+        raise UserError("RANK, WORLD_SIZE, MASTER_ADDR", f"no group of processes ({_first_line(error)})") from error
+    try:
+        yield ranks
+    except RuntimeError as error:
+        if "gloo" not in str(error) and not isinstance(error, dist.DistError):
+            raise
+        problem = f"process {ranks.rank}: another process has gone ({_first_line(error)}); what it said tells why"
+        raise MMBridgeError(problem) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def _told() -> Ranks:
+    """What the environment says: the names that torchrun and the deepspeed launcher give things."""
+    try:
+        rank, count, local = (
+            int(os.environ.get(*each)) for each in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        )
+    except ValueError as error:
+        raise UserError("RANK, WORLD_SIZE, LOCAL_RANK", f"expected whole numbers, found {error}") from None
+    if not 0 <= rank < count:
+        raise UserError("RANK", f"expected 0 to {count - 1} for WORLD_SIZE {count}, found {rank}")
+    return Ranks(rank, count, local)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

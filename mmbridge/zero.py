@@ -1,0 +1,93 @@
+"""What the engines under DeepSpeed share: how it is started, and how a bridge is made whole again."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.runtime.zero import GatheredParameters
+from torch import nn
+
+from mmbridge.bridge import Bridge
+from mmbridge.data.batch import Batch
+from mmbridge.engine_config import DeepSpeedEngineConfig
+from mmbridge.errors import RecipeError
+from mmbridge.llm.prompt import Prompt
+from mmbridge.stage import StageConfig
+
+
+def initialised(
+    module: nn.Module, optimiser: torch.optim.Optimizer | None, stage: StageConfig, config: DeepSpeedEngineConfig
+) -> Any:
+    """DeepSpeed's engine over a module; without an optimiser it only shards weights (ZeRO-3).
+
+    Raises:
+        RecipeError: DeepSpeed refuses the configuration.
+    """
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # serves inference alone, and takes a compiler
+    try:
+        engine, *_ = deepspeed.initialize(
+            model=module, optimizer=optimiser, config=_told(stage, config), dist_init_required=False
+        )
+    except (ValueError, AssertionError, TypeError, KeyError) as error:
+        problem = f"DeepSpeed refuses it ({' '.join(str(error).split())})"
+        raise RecipeError("engine", problem, "see engine.config") from error
+    return engine
+
+
+def _told(stage: StageConfig, config: DeepSpeedEngineConfig) -> dict[str, Any]:
+    """DeepSpeed's configuration: what the recipe decides, and the further keys it gives."""
+    zero: dict[str, Any] = {"stage": config.zero_stage}
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if config.offload_param:
+        zero["offload_param"] = {"device": "cpu"}
+    ours = {
+        "train_micro_batch_size_per_gpu": stage.batch,
+        "gradient_accumulation_steps": stage.accumulate,
+        "gradient_clipping": stage.optim.clip or 0.0,
+        "zero_force_ds_cpu_optimizer": False,  # torch's own fused AdamW steps on a CPU as well, and needs no compiler
+        "zero_optimization": zero,
+    }
+    return _over(config.config, ours)
+
+
+def _over(under: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Two configurations in one, section by section; they have no key in common."""
+    both = {key: under[key] for key in under if key not in given}
+    for key, value in given.items():
+        inner = under.get(key)
+        both[key] = _over(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
+def nothing(bridge: Bridge) -> Batch:
+    """Two tokens, for a process that has no samples while the others have: the modules must run in all of them."""
+    pad = bridge.llm.pad_id
+    return Batch((Prompt("", (pad, pad), (False, True), (), ""),), {name: [] for name in bridge.prepare}, ())
+
+
+def gathered(parameter: nn.Parameter) -> AbstractContextManager[object]:
+    """Within it a parameter that ZeRO-3 has sharded is whole; what is written to it there is kept."""
+    if not hasattr(parameter, "ds_id"):
+        return nullcontext()
+    return GatheredParameters(parameter, modifier_rank=0 if parameter.requires_grad else None)
+
+
+def made_whole(modules: Iterable[nn.Module]) -> None:
+    """Puts whole parameters, in main memory, in place of those that ZeRO-3 has sharded.
+
+    DeepSpeed's hooks must have been taken off.
+    """
+    for module in modules:
+        whole: dict[str, nn.Parameter | None] = {}
+        for name, parameter in dict.items(module._parameters):
+            if parameter is not None and hasattr(parameter, "ds_id"):
+                with gathered(parameter):
+                    values = parameter.detach().to("cpu", copy=True)
+                parameter = nn.Parameter(values, requires_grad=parameter.requires_grad)
+            whole[name] = parameter
+        module._parameters = whole  # DeepSpeed's own dictionary gathers when it is read

@@ -1,0 +1,225 @@
+"""Several processes take the steps of one: plain torch and every ZeRO stage, whatever media a process is given."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmbridge.batches import training_batches
+from mmbridge.bridge import Bridge
+from mmbridge.data.loader import Loader
+from mmbridge.engine import Engine
+from mmbridge.engine_config import DeepSpeedEngineConfig, EngineConfig, TorchEngineConfig
+from mmbridge.loop import fit
+from mmbridge.ranks import ALONE, Ranks, together
+from mmbridge.recipe import Recipe
+from mmbridge.trainable import unfreeze
+from tests import processes
+from tests.tiny_bridge import tiny_recipe, tiny_stage
+
+ENGINES: dict[str, dict[str, Any]] = {
+    "torch": {"kind": "torch", "device": "cpu"},
+    **{f"zero-{stage}": {"kind": "deepspeed", "device": "cpu", "zero_stage": stage} for stage in range(4)},
+}
+PRECISIONS = ("float32", "bfloat16")
+MEDIA = ("image", "text", "mixed")
+MUON = {"kind": "muon", "lr": 1e-2, "weight_decay": 0.1, "clip": 0.5}
+STEPS = 4
+
+
+def talk(folder: Path) -> Path:
+    """Conversations without media, of unequal length."""
+    rows = [
+        {
+            "id": f"t{index}",
+            "messages": [
+                {"role": "user", "content": "how many?"},
+                {"role": "assistant", "content": "one " * (1 + index % 4)},
+            ],
+        }
+        for index in range(12)
+    ]
+    path = folder / "talk.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def recipe(folder: Path, media: str, precision: str, batch: int, **changes: Any) -> Recipe:
+    """Steps of 8 samples in two batches. A mixed batch of one sample often lacks an image in one of two processes."""
+    images = {"kind": "files", "path": "DATA", "task": "caption"}
+    text = {"kind": "files", "path": str(folder / "talk.jsonl"), "task": "messages"}
+    mix = {"image": [images], "text": [text], "mixed": [images, text]}[media]
+    stage = {
+        "data": {"mix": mix},
+        "train": ["connectors.*", "llm.*.1.mlp*"] if media == "text" else ["connectors.*"],
+        "script": "instruct",
+        "optim": {"lr": 1e-2, "weight_decay": 0.1, "clip": 0.5},
+        "schedule": {"kind": "cosine", "warmup": 2},
+        "precision": precision,
+        "steps": STEPS,
+        "accumulate": 2,
+        "batch": batch,
+    } | changes
+    return tiny_recipe(folder, tiny_stage(**stage), llm={"path": str(folder / "llm")})
+
+
+def config(name: str) -> EngineConfig:
+    return (TorchEngineConfig if name == "torch" else DeepSpeedEngineConfig).model_validate(ENGINES[name])
+
+
+def started(recipe: Recipe, engine: str, ranks: Ranks) -> tuple[Engine, Loader, int]:
+    """The engine of the recipe's stage, and its batches, with how many steps they are."""
+    stage = recipe.stages[0]
+    bridge = Bridge(recipe)
+    unfreeze(bridge, stage, "stages.align", parts=["connectors.", "llm."])
+    loader, steps = training_batches(bridge, stage, 0, ranks)
+    torch.manual_seed(0)
+    return config(engine).build(bridge, stage, steps, "stages.align", ranks), loader, steps
+
+
+def curve(recipe: Recipe, engine: str, ranks: Ranks, *, poison: int = 0) -> dict[str, Any]:
+    """Losses, norms and samples of every step; a fingerprint of what trained; whether all else is as it was.
+
+    In step ``poison`` the loss of the last process is not a number.
+    """
+    made, loader, steps = started(recipe, engine, ranks)
+    accumulate = recipe.stages[0].accumulate
+    frozen = {f"{name}": hash_of(each) for name, each in Bridge(recipe).named_parameters()}
+    if poison:
+        poisoned(made, (poison - 1) * accumulate)
+    taken = list(fit(made, loader, steps, accumulate, spare=1))
+    weights = made.weights()
+    made.close()
+    after = dict(made.bridge.named_parameters())
+    return {
+        "losses": [step.loss for step in taken if not step.left_out],
+        "norms": [step.grad_norm for step in taken if not step.left_out],
+        "left out": [step.left_out for step in taken],
+        "samples": [step.samples for step in taken],
+        "weights": fingerprint(weights),
+        "whole": fingerprint({name: after[name].detach() for name in weights}),
+        "changed": sorted(name for name, each in after.items() if hash_of(each) != frozen[name]),
+    }
+
+
+def poisoned(engine: Engine, call: int) -> None:
+    losses, calls = engine.losses, iter(range(1000))
+
+    def bad(batch: Any, terms: Any) -> Tensor:
+        last = engine.ranks.rank == engine.ranks.count - 1
+        return losses(batch, terms) * (float("nan") if next(calls) == call and last else 1)
+
+    engine.losses = bad  # type: ignore[method-assign]
+
+
+def gone_on(recipe: Recipe, before: str, after: str, ranks: Ranks) -> dict[str, Any]:
+    """The steps that are left when another engine takes over after two, from what the first one kept."""
+    made, loader, steps = started(recipe, before, ranks)
+    accumulate = recipe.stages[0].accumulate
+    running = fit(made, loader, steps, accumulate)
+    next(running), next(running)
+    kept, place = made.state(), loader.state()
+    made.close()
+    made, loader, steps = started(recipe, after, ranks)
+    made.load_state(kept)
+    loader.load_state(place)
+    taken = list(fit(made, loader, steps, accumulate, first=2))
+    return {"losses": [step.loss for step in taken], "weights": fingerprint(made.weights())}
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> dict[str, list[float]]:
+    return {name: [float(each.double().sum()), float(each.double().square().sum())] for name, each in tensors.items()}
+
+
+def hash_of(tensor: Tensor) -> str:
+    return sha256(tensor.detach().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+TAKEN_OVER = [(name, name) for name in ENGINES] + [("zero-3", "torch"), ("torch", "zero-2"), ("zero-1", "zero-3")]
+
+
+def all_of_it(folder: str) -> dict[str, Any]:
+    """What the tests below look at, from each of two processes."""
+    parts, found = Path(folder), dict[str, Any]()
+    with together() as ranks:
+        for precision in PRECISIONS:
+            for media in MEDIA:
+                given = recipe(parts, media, precision, batch=2)
+                found |= {f"{name} {precision} {media}": curve(given, name, ranks) for name in ENGINES}
+        muon = recipe(parts, "mixed", "float32", batch=2, optim=MUON)
+        found |= {f"{name} muon": curve(muon, name, ranks) for name in ENGINES}
+        mixed = recipe(parts, "mixed", "float32", batch=2)
+        found |= {f"{name} poisoned": curve(mixed, name, ranks, poison=2) for name in ENGINES}
+        found |= {f"{first} then {then}": gone_on(mixed, first, then, ranks) for first, then in TAKEN_OVER}
+    return found
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parts")
+    tiny_recipe(folder)
+    talk(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return processes.together(all_of_it, str(parts), folder=tmp_path_factory.mktemp("two"))
+
+
+def as_one(parts: Path, media: str, precision: str, **changes: Any) -> dict[str, Any]:
+    poison = changes.pop("poison", 0)
+    return curve(recipe(parts, media, precision, batch=4, **changes), "torch", ALONE, poison=poison)
+
+
+def same(found: dict[str, Any], expected: dict[str, Any], exact: float = 1e-5) -> None:
+    assert found["losses"] == pytest.approx(expected["losses"], rel=exact)
+    assert found["norms"] == pytest.approx(expected["norms"], rel=10 * exact)
+    assert found["samples"] == expected["samples"] == [8] * STEPS
+    assert found["losses"][0] != found["losses"][-1]
+    assert found["changed"] == expected["changed"] != []
+    assert set(found["changed"]) <= set(found["weights"])
+    assert found["weights"] == found["whole"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("media", MEDIA)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_two_processes_take_the_steps_of_one(precision: str, media: str, parts: Path, two: dict[str, Any]) -> None:
+    """Plain torch and every ZeRO stage; one process has the whole batch."""
+    expected = as_one(parts, media, precision)
+    for engine in ENGINES:
+        same(two[f"{engine} {precision} {media}"], expected, 1e-5 if precision == "float32" else 2e-2)
+
+
+@pytest.mark.slow
+def test_muon_keeps_matrices_whole_under_zero(parts: Path, two: dict[str, Any]) -> None:
+    expected = as_one(parts, "mixed", "float32", optim=MUON)
+    for engine in ENGINES:
+        same(two[f"{engine} muon"], expected, 1e-4)  # Newton-Schulz works in bfloat16
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_in_one_process_is_left_out_by_all(parts: Path, two: dict[str, Any]) -> None:
+    expected = as_one(parts, "mixed", "float32", poison=2)
+    assert len(expected["losses"]) == STEPS - 1
+    for engine in ENGINES:
+        found = two[f"{engine} poisoned"]
+        same(found, expected)
+        assert [bool(each) for each in found["left out"]] == [False, True, False, False]
+        assert found["left out"][1].startswith("the loss is nan; among the samples ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), TAKEN_OVER)
+def test_another_engine_goes_on_from_what_one_kept(first: str, then: str, two: dict[str, Any]) -> None:
+    found, whole = two[f"{first} then {then}"], two[f"{then} float32 mixed"]
+    if first == then:
+        assert found["losses"] == whole["losses"][2:]
+        assert found["weights"] == whole["weights"]
+    else:
+        assert found["losses"] == pytest.approx(whole["losses"][2:], rel=1e-5)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mmbridge.data.mixture import Mixture
     from mmbridge.data.sources import Source
 
-Format = Literal["webdataset", "folder", "llava", "chat"]
+Format = Literal["webdataset", "folder", "llava", "chat", "datasets"]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Turns = Annotated[int, Field(ge=1)]
 

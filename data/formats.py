@@ -8,7 +8,7 @@ from mmbridge.data.config import Format
 from mmbridge.data.files import FileRecords, Read, chat_record, folder_record, llava_record
 from mmbridge.data.json_rows import Row
 from mmbridge.data.record import CAPTION_PROMPTS, Task
-from mmbridge.data.sources import RecordSource
+from mmbridge.data.sources import DataSet, RecordSource
 from mmbridge.errors import DataError
 
 METADATA = "metadata.jsonl"
@@ -28,18 +28,29 @@ def open_source(
     limit: int | None = None,
     late: bool = False,
 ) -> RecordSource:
-    """The samples of a data set on this machine.
+    """The samples of a data set; arguments and errors as for ``open_records`` and ``RecordSource``.
+
+    Raises:
+        DataError: the data set cannot be read, or holds nothing for the task.
+    """
+    records = open_records(path, format, media_root, late=late)
+    return RecordSource(records, task, prompts, str(path), counts=records.counts, turns=turns, limit=limit)
+
+
+def open_records(
+    path: str | Path, format: Format | None = None, media_root: str | Path | None = None, *, late: bool = False
+) -> DataSet:
+    """The records of a data set on this machine.
 
     Args:
         path: a ``.tar`` or a brace pattern of them, a folder of them, a folder with ``metadata.jsonl``, or a JSON file.
         format: told by looking when left out.
         media_root: the folder media paths start from and may not leave; the data file's own when left out.
-        task, prompts, turns, limit: as ``RecordSource`` takes them.
         late: rows that cannot be read are errors when they are used, and not when the data set is opened.
 
     Raises:
         DataError: naming the file, and the line where there is one: nothing there, an unknown format, anything
-            malformed, nothing for the task.
+            malformed.
     """
     root = None if media_root is None else Path(media_root)
     try:
@@ -49,10 +60,8 @@ def open_source(
     if kind == "webdataset":
         from mmbridge.data.shards import ShardRecords  # brings webdataset, and with it torch
 
-        records: ShardRecords | FileRecords = ShardRecords(files, root, late=late)
-    else:
-        records = FileRecords(files[0], root or files[0].parent, _READ[kind], late=late)
-    return RecordSource(records, task, prompts, str(path), counts=records.counts, turns=turns, limit=limit)
+        return ShardRecords(files, root, late=late)
+    return FileRecords(files[0], root or files[0].parent, _READ[kind], late=late)
 
 
 def _told(path: str, format: Format | None) -> tuple[Format, list[Path]]:

@@ -52,6 +52,13 @@ class Record:
     split: str | None = None
     messages: tuple[Message, ...] | None = None
 
+    @property
+    def media(self) -> tuple[Medium, ...]:
+        """Its media in the order they are read, those of its conversation if it is one."""
+        if self.messages is not None:
+            return tuple(medium for message in self.messages for medium in message.media)
+        return () if self.medium is None else (self.medium,)
+
     def counts(self) -> tuple[int, int, int, int]:
         """How many captions, questions, ``pope`` questions and conversations it holds, in the order of ``PARTS``.
 

@@ -58,12 +58,23 @@ def read_record(row: Row, name: str, media: Sequence[Medium], root: Path | None,
 
 
 def named_media(row: Row, root: Path, where: str) -> list[Medium]:
-    """The images that a row's ``image`` or ``images`` column names, none if it has neither."""
-    value = row.get("image", row.get("images"))
-    names = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    """The images of a row's ``image`` or ``images`` column, none if it has neither.
+
+    Each is a path, or ``bytes`` and ``path`` as the feature ``Image`` of ``datasets`` stores it.
+    """
+    value = row.get("images") if row.get("image") is None else row["image"]
+    media = [] if value is None else value if isinstance(value, list) else [value]
+    return [_named(each, root, where) for each in media]
+
+
+def _named(value: object, root: Path, where: str) -> Medium:
+    stored = value if isinstance(value, Mapping) else {"path": value}
+    data, path = stored.get("bytes"), stored.get("path")
+    if isinstance(data, bytes):
+        return Medium("image", data, f"{path or 'image'} ({where})")
+    if not isinstance(path, str):
         raise DataError(where, f"image: expected a path or a list of paths, found {shown(value)}")
-    return [found_in(root, name, where) for name in names]
+    return found_in(root, path, where)
 
 
 def row_of(record: Record) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mmbridge.data.config import Format
 from mmbridge.data.formats import open_records
+from mmbridge.data.problem import Problem
 from mmbridge.data.progress import waited_for
-from mmbridge.data.sources import DataSet
 from mmbridge.data.writers import Members, members, write_members
 from mmbridge.errors import DataError, UserError
 
@@ -19,7 +19,7 @@ class Packed:
     records: int
     shards: int
     images: int
-    skipped: tuple[str, ...]
+    skipped: tuple[Problem, ...]
 
 
 def pack(
@@ -45,7 +45,7 @@ def pack(
         UserError: the data set or, unless ``skip``, a record or an image in it cannot be read; the folder cannot be
             written.
     """
-    records, skipped = open_records(path, format, media_root, late=skip), list[str]()
+    records, skipped = open_records(path, format, media_root, late=skip), list[Problem]()
     images = 0
 
     def samples() -> Iterator[Members]:
@@ -56,19 +56,12 @@ def pack(
             except UserError as error:
                 if not skip:
                     raise
-                skipped.append(placed(error, records, index))
+                skipped.append(Problem.of(error, records.where(index)))
                 continue
             images += len(sample) - 1
             yield sample
 
     count = write_members(samples(), folder, per_shard)
     if count == 0:
-        raise DataError(path, f"expected records to pack, found {len(skipped)} that cannot be read: {skipped[0]}")
+        raise DataError(path, f"expected records to pack, found {len(skipped)} that cannot be read: {skipped[0].line}")
     return Packed(count, -(-count // per_shard), images, tuple(skipped))
-
-
-def placed(error: UserError, records: DataSet, index: int) -> str:
-    """What is wrong with a record, in one line that names its file and line, or its shard and key."""
-    where = records.where(index)
-    line = " ".join(str(error).split())
-    return line if where in line else f"{where}: {line}"

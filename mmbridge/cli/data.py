@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmbridge.cli import pack
+from mmbridge.cli import check, pack
 from mmbridge.cli.options import require_writable
 from mmbridge.cli.output import say
 
@@ -26,6 +26,7 @@ class Layout(StrEnum):
     SHARDS = "shards"
 
 
+app.command("check")(check.check)
 app.command("pack")(pack.pack)
 
 

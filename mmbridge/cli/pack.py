@@ -30,10 +30,10 @@ def pack(
     packed = run(data, out, format.value if format else None, media_root, per_shard=per_shard, skip=skip)
     if json:
         counts = {"records": packed.records, "shards": packed.shards, "images": packed.images}
-        show_json({"out": str(out)} | counts | {"skipped": list(packed.skipped)})
+        show_json({"out": str(out)} | counts | {"skipped": [problem.line for problem in packed.skipped]})
     else:
-        for line in packed.skipped:
-            say(f"left out  {line}")
+        for problem in packed.skipped:
+            say(f"left out  {problem.line}")
         say(f"{packed.records:,} records with {packed.images:,} images written to {packed.shards:,} shards in {out}")
     if packed.skipped:
         tell(f"{len(packed.skipped)} of {packed.records + len(packed.skipped)} records left out")

@@ -176,8 +176,8 @@ def test_a_bad_record_is_an_error_that_names_it_or_left_out(
     write_lines(path, rows)
     packed = pack(path, tmp_path / "out", per_shard=1, skip=True)
     assert packed.records == packed.shards == 2
-    assert packed.skipped[0].startswith(f"{name} ({path}:2): {problem}")
-    assert packed.skipped[1].startswith(f"{path}:3: expected JSON")
+    assert packed.skipped[0].line.startswith(f"{name} ({path}:2): {problem}")
+    assert packed.skipped[1].line.startswith(f"{path}:3: expected JSON")
     assert [record[0][1] for record in read(tmp_path / "out")] == ["caption of a.png", "caption of b.jpg"]
 
 

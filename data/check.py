@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+
 from torch.utils.data import Dataset
 
 from mmbridge.data.collate import Collate, too_long

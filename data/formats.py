@@ -89,6 +89,8 @@ def _told(path: str, format: Format | None) -> tuple[Format, list[Path]]:
 
 
 def _expanded(pattern: str) -> list[str]:
+    if "{" not in pattern:
+        return [pattern]
     from webdataset.shardlists import expand_urls
 
     try:

@@ -144,7 +144,7 @@ def _show(report: dict[str, Any]) -> None:
     if report["positions"]:
         bins = report["positions"]["histogram"]
         most = max(count for _, _, count in bins)
-        rows = [(f"{a:,}–{b:,}", f"{count:,}", "█" * round(40 * count / most)) for a, b, count in bins]
-        show_table("", ("positions", "samples", ""), rows)
+        bars = [(f"{a:,}–{b:,}", f"{count:,}", "█" * round(40 * count / most)) for a, b, count in bins]
+        show_table("", ("positions", "samples", ""), bars)
     if report["sample"]:
         say(report["sample"])

@@ -59,21 +59,18 @@ def test_every_problem_names_its_line(folder: Path, workers: int) -> None:
     assert (findings.records, findings.bad, len(findings.sizes)) == (300, 8, 292)
     assert findings.first == 0
     lines = [problem.line for problem in findings.problems]
-    for line, (number, problem) in zip(
-        lines,
-        [
-            (7, "expected at most 80,000,000 pixels, found 3,600,000,000"),
-            (8, "expected an image, found no such file"),
-            (9, "expected JSON, found an error in it"),
-            (10, "text: expected text, found 3"),
-            (11, "expected media inside"),
-            *((number, "expected a whole image, found a damaged one") for number in (50, 150, 250)),
-        ],
-        strict=True,
-    ):
-        assert f"{path}:{number}" in line
-        assert problem in line
-        assert "\n" not in line
+    expected = [
+        (7, "expected at most 80,000,000 pixels, found 3,600,000,000"),
+        (8, "expected an image, found no such file"),
+        (9, "expected JSON, found an error in it"),
+        (10, "text: expected text, found 3"),
+        (11, "expected media inside"),
+        *((number, "expected a whole image, found a damaged one") for number in (50, 150, 250)),
+    ]
+    for found, (number, problem) in zip(lines, expected, strict=True):
+        assert f"{path}:{number}" in found
+        assert problem in found
+        assert "\n" not in found
     assert findings.kinds[0] == ("expected a whole image", 3)
     assert Counter(dict(findings.kinds)).total() == 8
 

@@ -168,12 +168,12 @@ def test_a_bad_record_is_an_error_that_names_it_or_left_out(
 ) -> None:
     if data is not None:
         (folder / name).write_bytes(data)
-    rows = [ROWS[0], {"file_name": name, "text": "bad"}, "{", ROWS[1]]
-    path = write_lines(folder / "metadata.jsonl", [*rows[:2], rows[3]])
+    bad = {"file_name": name, "text": "bad"}
+    path = write_lines(folder / "metadata.jsonl", [ROWS[0], bad, ROWS[1]])
     with pytest.raises(MediaError, match=rf"^{name} \({path}:2\): {problem}"):
         pack(path, tmp_path / "out", per_shard=1)
     assert list((tmp_path / "out").iterdir()) == []
-    write_lines(path, rows)
+    write_lines(path, [ROWS[0], bad, "{", ROWS[1]])
     packed = pack(path, tmp_path / "out", per_shard=1, skip=True)
     assert packed.records == packed.shards == 2
     assert packed.skipped[0].line.startswith(f"{name} ({path}:2): {problem}")

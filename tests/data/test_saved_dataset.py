@@ -66,7 +66,7 @@ def test_conversations_about_several_images(tmp_path: Path, column: str) -> None
     turns = [{"from": "human", "value": "<image>or<image>"}, {"from": "gpt", "value": "both"}]
     alone = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}, messages[1]]
     talk = {"messages": [messages, alone], "conversations": [turns, [{"from": "human", "value": "hi"}, turns[1]]]}
-    columns = {column: talk[column], "images": [[noise(1), noise(2)], []]}
+    columns: dict[str, list[Any]] = {column: talk[column], "images": [[noise(1), noise(2)], []]}
     source = open_source(saved(tmp_path / "chat", columns, images=datasets.List(datasets.Image())))
     first, second = source[0], source[1]
     said = [part if isinstance(part, str) else open_image(part).tobytes() for part in first.messages[0].content]
@@ -84,7 +84,10 @@ def test_a_selection_is_read_in_its_own_order(tmp_path: Path) -> None:
 def test_our_own_limits_open_the_images(tmp_path: Path) -> None:
     """``datasets`` would let Pillow decode whatever it can."""
     pictures = [header_only_png(50_000, 50_000), b"%!PS-Adobe-3.0 EPSF-3.0\n"]
-    columns = {"image": [{"bytes": picture, "path": "a.png"} for picture in pictures], "text": ["a", "b"]}
+    columns: dict[str, list[Any]] = {
+        "image": [{"bytes": picture, "path": "a.png"} for picture in pictures],
+        "text": ["a", "b"],
+    }
     source = open_source(saved(tmp_path / "bombs", columns, image=datasets.Image()))
     with pytest.raises(MediaError, match=r"bombs:0\): expected at most 80,000,000 pixels, found 2,500,000,000"):
         open_image(source[0].media[0])

@@ -23,7 +23,7 @@ class Pids(Dataset[int]):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_meant_for_the_parent_does_not_end_a_worker(number: int) -> None:
-    found = []
+    found: list[int] = []
     for pid in read_ahead(Pids(), 1, batch_size=None):
         if not found:
             os.kill(pid, number)

@@ -65,7 +65,10 @@ def test_conversations_about_several_images(tmp_path: Path, column: str) -> None
     ]
     turns = [{"from": "human", "value": "<image>or<image>"}, {"from": "gpt", "value": "both"}]
     alone = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}, messages[1]]
-    talk = {"messages": [messages, alone], "conversations": [turns, [{"from": "human", "value": "hi"}, turns[1]]]}
+    talk: dict[str, list[Any]] = {
+        "messages": [messages, alone],
+        "conversations": [turns, [{"from": "human", "value": "hi"}, turns[1]]],
+    }
     columns: dict[str, list[Any]] = {column: talk[column], "images": [[noise(1), noise(2)], []]}
     source = open_source(saved(tmp_path / "chat", columns, images=datasets.List(datasets.Image())))
     first, second = source[0], source[1]

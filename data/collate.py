@@ -49,6 +49,7 @@ class Collate:
                 continue
             try:
                 prompt, prepared = self._made(sample)
+                self._require_fit(sample, prompt, prepared)
             except UserError as error:
                 bad.append(BadSample(sample.id, error))
                 continue
@@ -57,6 +58,14 @@ class Collate:
             for name in views:
                 views[name] += prepared[name]
         return Batch(tuple(prompts), views, tuple(kept), tuple(bad))
+
+    def positions(self, sample: Sample) -> int:
+        """How long a sample is in the LLM's input, be that too long or not; needs ``length``.
+
+        Raises:
+            UserError: it cannot be used for another reason.
+        """
+        return self._positions(*self._made(sample))
 
     def _made(self, sample: Sample) -> "tuple[Prompt, dict[str, list[Views]]]":
         prompt = self.prompt(sample)
@@ -74,7 +83,6 @@ class Collate:
             image = self._image(medium, sample.id)
             for name, prepare in takers:
                 views[name].append(prepare(image))
-        self._fits(sample, prompt, views)
         return prompt, views
 
     def _image(self, medium: Medium, name: str) -> Image:
@@ -83,14 +91,23 @@ class Collate:
         except MediaError as error:
             raise MediaError(f"sample {name}: {error.where}", error.problem, error.fix) from error
 
-    def _fits(self, sample: Sample, prompt: "Prompt", views: Mapping[str, Sequence[Views]]) -> None:
-        if self.length is None or self.max_length is None:
-            return
+    def _require_fit(self, sample: Sample, prompt: "Prompt", views: Mapping[str, Sequence[Views]]) -> None:
+        if self.length is not None and self.max_length is not None:
+            total = self._positions(prompt, views)
+            if total > self.max_length:
+                raise too_long(sample.id, total, self.max_length)
+
+    def _positions(self, prompt: "Prompt", views: Mapping[str, Sequence[Views]]) -> int:
+        assert self.length is not None
         total, counted = len(prompt.ids) - len(prompt.placeholders), set()
         for name, (kind, _) in self.prepare.items():
             if kind not in counted and views[name]:
                 total += self.length(kind, [view.tiling for view in views[name]])
                 counted.add(kind)
-        if total > self.max_length:
-            problem = f"expected at most {self.max_length} positions, found {total}"
-            raise DataError(f"sample {sample.id}", problem, "shorten it or raise llm.max_length")
+        return total
+
+
+def too_long(sample: str, positions: int, most: int) -> DataError:
+    """What is said of a sample that does not fit into the LLM's input."""
+    problem = f"expected at most {most} positions, found {positions}"
+    return DataError(f"sample {sample}", problem, "shorten it or raise llm.max_length")

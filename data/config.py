@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from mmbridge.data.mixture import Mixture
     from mmbridge.data.sources import Source
 
-Format = Literal["webdataset", "folder", "llava", "chat"]
+Format = Literal["webdataset", "folder", "llava", "chat", "datasets"]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Turns = Annotated[int, Field(ge=1)]
 
 
 class FilesConfig(Config):
-    """Samples from files: WebDataset shards, a ``metadata.jsonl`` folder, LLaVA JSON, or chat JSON lines."""
+    """Samples from files: shards, a ``metadata.jsonl`` folder, LLaVA JSON, chat JSON lines, or a saved Dataset."""
 
     kind: Literal["files"] = "files"
     path: str
-    """A file, a folder, or a brace pattern of shards such as ``train-{000..009}.tar``."""
+    """A file, a folder, or a brace pattern of shards such as ``train-{000..009}.tar``, local or at an http(s) URL."""
     format: Format | None = None
     """Told by looking when left out."""
     media_root: str | None = None

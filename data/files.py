@@ -22,8 +22,9 @@ class FileRecords:
     Media are not touched before a sample is used, so that a missing one falls under ``on_bad_sample``.
 
     Args:
-        late: a row that cannot be read (a column missing or of the wrong type, marks and media that differ) is an
-            error when it is used, and holds one sample until then; else it is one when the file is opened.
+        late: a row that cannot be read (a line that is no JSON, a column missing or of the wrong type, marks and
+            media that differ) is an error when it is used, and holds one sample until then; else it is one when the
+            file is opened.
 
     Raises:
         DataError: with file and line, for the first row that cannot be read, or because the file is no JSON.
@@ -31,7 +32,7 @@ class FileRecords:
 
     def __init__(self, path: Path, root: Path, read: Read, *, late: bool = False) -> None:
         held: list[tuple[int, ...]] = []
-        self._rows = JsonRows(path, lambda row, where: held.append(held_by(lambda: read(row, root, where), late)))
+        self._rows = JsonRows(path, lambda parse, where: held.append(held_by(lambda: read(parse(), root, where), late)))
         self._root, self._read = root, read
         self.counts = np.array(held, np.int64).reshape(-1, len(PARTS))
 
@@ -41,6 +42,10 @@ class FileRecords:
     def __getitem__(self, index: int, /) -> Record:
         row, where = self._rows[index]
         return self._read(row, self._root, where)
+
+    def where(self, index: int) -> str:
+        """File and line."""
+        return self._rows.where(index)
 
 
 def held_by(read: Callable[[], Record], late: bool) -> tuple[int, ...]:

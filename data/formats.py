@@ -5,16 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmbridge.data.config import Format
+from mmbridge.data.download import fetched
 from mmbridge.data.files import FileRecords, Read, chat_record, folder_record, llava_record
 from mmbridge.data.json_rows import Row
 from mmbridge.data.record import CAPTION_PROMPTS, Task
-from mmbridge.data.sources import RecordSource
+from mmbridge.data.saved_dataset import STATE, SavedRecords
+from mmbridge.data.sources import DataSet, RecordSource
 from mmbridge.errors import DataError
 
 METADATA = "metadata.jsonl"
 _READ: dict[Format, Read] = {"folder": folder_record, "llava": llava_record, "chat": chat_record}
 _COLUMNS: dict[str, Format] = {"messages": "chat", "conversations": "llava", "file_name": "folder"}
-_SUPPORTED = "WebDataset .tar shards, a folder with metadata.jsonl, LLaVA JSON, or JSON lines with messages"
+_SUPPORTED = (
+    "WebDataset .tar shards, a folder with metadata.jsonl, LLaVA JSON, JSON lines with messages, or a saved Dataset"
+)
 
 
 def open_source(
@@ -28,18 +32,31 @@ def open_source(
     limit: int | None = None,
     late: bool = False,
 ) -> RecordSource:
-    """The samples of a data set on this machine.
+    """The samples of a data set; arguments and errors as for ``open_records`` and ``RecordSource``.
+
+    Raises:
+        DataError: the data set cannot be read, or holds nothing for the task.
+    """
+    records = open_records(path, format, media_root, late=late)
+    return RecordSource(records, task, prompts, str(path), counts=records.counts, turns=turns, limit=limit)
+
+
+def open_records(
+    path: str | Path, format: Format | None = None, media_root: str | Path | None = None, *, late: bool = False
+) -> DataSet:
+    """The records of a data set.
 
     Args:
-        path: a ``.tar`` or a brace pattern of them, a folder of them, a folder with ``metadata.jsonl``, or a JSON file.
+        path: a ``.tar`` or a brace pattern of them, a folder of them, a folder with ``metadata.jsonl``, a JSON file, or
+            a folder that ``Dataset.save_to_disk`` wrote. Shards may also be named by an http or https URL, or a brace
+            pattern of URLs: they are downloaded once, and read where they are kept.
         format: told by looking when left out.
         media_root: the folder media paths start from and may not leave; the data file's own when left out.
-        task, prompts, turns, limit: as ``RecordSource`` takes them.
         late: rows that cannot be read are errors when they are used, and not when the data set is opened.
 
     Raises:
         DataError: naming the file, and the line where there is one: nothing there, an unknown format, anything
-            malformed, nothing for the task.
+            malformed, a shard that cannot be downloaded.
     """
     root = None if media_root is None else Path(media_root)
     try:
@@ -49,10 +66,10 @@ def open_source(
     if kind == "webdataset":
         from mmbridge.data.shards import ShardRecords  # brings webdataset, and with it torch
 
-        records: ShardRecords | FileRecords = ShardRecords(files, root, late=late)
-    else:
-        records = FileRecords(files[0], root or files[0].parent, _READ[kind], late=late)
-    return RecordSource(records, task, prompts, str(path), counts=records.counts, turns=turns, limit=limit)
+        return ShardRecords(files, root, late=late)
+    if kind == "datasets":
+        return SavedRecords(files[0], root, late=late)
+    return FileRecords(files[0], root or files[0].parent, _READ[kind], late=late)
 
 
 def _told(path: str, format: Format | None) -> tuple[Format, list[Path]]:
@@ -61,21 +78,26 @@ def _told(path: str, format: Format | None) -> tuple[Format, list[Path]]:
     if place.is_dir():
         return _told_folder(place, format)
     if place.exists():
-        if format is None:
-            format = _told_file(place)
-        return format, [place]
+        if format == "datasets":
+            raise DataError(place, "expected the folder of a saved Dataset, found a file")
+        return format or _told_file(place), [place]
     if path.startswith("pipe:") or "://" in path:
-        raise DataError(path, "expected a path on this machine, found a URL or a command", "download the data first")
+        return "webdataset", fetched(_expanded(path))
     if "{" in path:
-        from webdataset.shardlists import expand_urls
-
-        try:
-            return "webdataset", [Path(shard) for shard in expand_urls(path)]
-        except ValueError as error:
-            raise DataError(
-                path, f"expected a brace pattern such as {{000..009}}, found a fault in it ({error})"
-            ) from None
+        return "webdataset", [Path(shard) for shard in _expanded(path)]
     raise DataError(path, "expected a data set, found no such file or folder")
+
+
+def _expanded(pattern: str) -> list[str]:
+    if "{" not in pattern:
+        return [pattern]
+    from webdataset.shardlists import expand_urls
+
+    try:
+        return list(expand_urls(pattern))
+    except ValueError as error:
+        problem = f"expected a brace pattern such as {{000..009}}, found a fault in it ({error})"
+        raise DataError(pattern, problem) from None
 
 
 def _told_folder(folder: Path, format: Format | None) -> tuple[Format, list[Path]]:
@@ -86,10 +108,13 @@ def _told_folder(folder: Path, format: Format | None) -> tuple[Format, list[Path
         return "webdataset", shards
     if metadata.exists() and format in (None, "folder"):
         return "folder", [metadata]
-    inner = [*sorted(folder.glob(f"*/{METADATA}")), *sorted(folder.glob("*/*.tar"))]
+    if (folder / STATE).exists() and format in (None, "datasets"):
+        return "datasets", [folder]
+    inner = [found for name in (METADATA, "*.tar", STATE) for found in sorted(folder.glob(f"*/{name}"))]
     found = str(inner[0].relative_to(folder)) if inner else _few(sorted(entry.name for entry in folder.iterdir()))
     fix = "name that folder" if inner else f"name {_SUPPORTED}"
-    expected = {None: f"{METADATA} or .tar shards", "folder": METADATA, "webdataset": ".tar shards"}
+    expected = {None: f"{METADATA}, .tar shards or {STATE}", "folder": METADATA, "webdataset": ".tar shards"}
+    expected["datasets"] = STATE
     raise DataError(folder, f"expected {expected.get(format, 'a JSON file')}, found {found}", fix)
 
 

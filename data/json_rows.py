@@ -6,6 +6,7 @@ Only where each row stands is kept in memory, so that workers share nothing larg
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from mmbridge.errors import DataError
 
 Row = dict[str, Any]
+Parse = Callable[[], Row]
+"""A row that has been found and is parsed when it is called: a DataError with file and line, if it cannot be."""
 Place = tuple[int, int, int]
 """Where a row stands: first byte, first byte behind it, line."""
 
@@ -24,23 +27,21 @@ class JsonRows:
     """The rows of a ``.json`` (an array) or ``.jsonl`` file, in order. The whole file is read once, when it is opened.
 
     Args:
-        check: called with each row and its file and line; what it raises is not caught.
+        check: called for each row, with what parses it, and its file and line; what it raises is not caught.
 
     Raises:
-        DataError: with file and line: no such file, not UTF-8, not JSON, a row that is no object, no rows at all.
+        DataError: with file and line: no such file, not UTF-8, an array that is not JSON, no rows at all. A line that
+            is not JSON and a row that is no object are errors when they are parsed, in ``check`` or when used.
     """
 
-    def __init__(self, path: Path, check: Callable[[Row, str], None]) -> None:
+    def __init__(self, path: Path, check: Callable[[Parse, str], object]) -> None:
         self.path = path
         data = _bytes(path)
         body = 3 if data.startswith(b"\xef\xbb\xbf") else 0
         rows = _array(path, data, body) if data[body : body + 1000].lstrip()[:1] == b"[" else _lines(path, data, body)
         places = []
-        for row, place in rows:
-            where = f"{path}:{place[2]}"
-            if not isinstance(row, dict):
-                raise DataError(where, f"expected an object, found {type(row).__name__}")
-            check(row, where)
+        for parse, place in rows:
+            check(parse, f"{path}:{place[2]}")
             places.append(place)
         if not places:
             raise DataError(path, "expected rows, found none")
@@ -51,11 +52,15 @@ class JsonRows:
 
     def __getitem__(self, index: int, /) -> tuple[Row, str]:
         """A row, and its file and line."""
-        start, stop, line = (int(number) for number in self._places[index])
+        start, stop, _ = (int(number) for number in self._places[index])
         with self.path.open("rb") as file:
             file.seek(start)
-            row: Row = json.loads(file.read(stop - start))
-        return row, f"{self.path}:{line}"
+            data = file.read(stop - start)
+        return _row(data, self.where(index)), self.where(index)
+
+    def where(self, index: int) -> str:
+        """File and line."""
+        return f"{self.path}:{self._places[index][2]}"
 
 
 def _bytes(path: Path) -> bytes:
@@ -73,24 +78,33 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _lines(path: Path, data: bytes, start: int) -> Iterator[tuple[object, Place]]:
-    """The values of a file of lines; empty lines are passed over."""
+def _row(text: bytes, where: str) -> Row:
+    try:
+        return _object(json.loads(text), where)
+    except (ValueError, RecursionError) as error:
+        raise _not_json(where, error) from None
+
+
+def _object(value: object, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise DataError(where, f"expected an object, found {type(value).__name__}")
+    return value
+
+
+def _lines(path: Path, data: bytes, start: int) -> Iterator[tuple[Parse, Place]]:
+    """The rows of a file of lines; empty lines are passed over."""
     line = 0
     while start < len(data):
         line += 1
         stop = data.find(b"\n", start)
         stop = len(data) if stop < 0 else stop
         if text := data[start:stop].strip():
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise _not_json(f"{path}:{line}", error) from None
-            yield row, (start, stop, line)
+            yield partial(_row, text, f"{path}:{line}"), (start, stop, line)
         start = stop + 1
 
 
-def _array(path: Path, data: bytes, start: int) -> Iterator[tuple[object, Place]]:
-    """The values of one array.
+def _array(path: Path, data: bytes, start: int) -> Iterator[tuple[Parse, Place]]:
+    """The rows of one array.
 
     The decoder counts characters. Read as Latin-1 every byte is one, so that they count bytes of the file; values are
     then read again, as UTF-8, unless that is the same.
@@ -114,9 +128,11 @@ def _array(path: Path, data: bytes, start: int) -> Iterator[tuple[object, Place]
         try:
             row, stop = decode(text, position)
         except (ValueError, RecursionError) as error:
-            place = error.pos if isinstance(error, json.JSONDecodeError) else position
-            raise _not_json(f"{path}:{line_at(place)}", error) from None
-        yield row if same else json.loads(data[position:stop]), (position, stop, line_at(position))
+            fault = error.pos if isinstance(error, json.JSONDecodeError) else position
+            raise _not_json(f"{path}:{line_at(fault)}", error) from None
+        place = (position, stop, line_at(position))
+        where = f"{path}:{place[2]}"
+        yield partial(_object, row, where) if same else partial(_row, data[position:stop], where), place
         position = after_space(stop)
         more = text[position : position + 1] == ","
         if more:

@@ -1,14 +1,10 @@
 """Batches of a mixture in order, read ahead by worker processes if asked for."""
 
 import json
-import os
-import signal
-import sys
 from collections.abc import Iterator
 from typing import Literal
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mmbridge.checkpoint import State
 from mmbridge.data.batch import BadSample, Batch
@@ -16,8 +12,8 @@ from mmbridge.data.collate import Collate
 from mmbridge.data.config import SkipConfig
 from mmbridge.data.mixture import Mixture
 from mmbridge.data.sample import Sample
+from mmbridge.data.workers import read_ahead
 from mmbridge.errors import DataError, UserError
-from mmbridge.interruption import SIGNALS
 from mmbridge.ranks import ALONE, Ranks
 
 
@@ -57,15 +53,12 @@ class Loader:
         self._before: tuple[str, ...] = ()
         self.skipped: list[str] = []
         self._yielded = 0
-        self._loader = DataLoader(
+        self._loader = read_ahead(
             _Draws(mixture),
+            workers,
             batch_sampler=self._batches,
             collate_fn=collate,
-            num_workers=workers,
             persistent_workers=workers > 0,
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-            worker_init_fn=_settle,
-            generator=torch.Generator(),  # it draws a seed for each pass: not from the generator of training
         )
 
     def __len__(self) -> int:
@@ -132,10 +125,3 @@ class _Draws(Dataset[Sample | BadSample]):
             return self._mixture[draw]
         except UserError as error:
             return BadSample(error.where, error)
-
-
-def _settle(worker: int) -> None:
-    """A worker leaves signals to its parent and does not start threads of the tokenizer's that a fork would break."""
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"

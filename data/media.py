@@ -5,7 +5,7 @@ Sizes are checked before anything is decoded: bytes from the file's size, pixels
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -34,6 +34,9 @@ class Limits:
 
 LIMITS = Limits()
 
+_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
+"""Where a format is not called by its extension; MPO is a JPEG with more pictures behind the first."""
+
 
 def open_image(medium: Medium, limits: Limits = LIMITS) -> Image.Image:
     """Decodes one image: RGB, upright (EXIF orientation applied), transparency over white, an animation's first frame.
@@ -54,6 +57,26 @@ def open_image(medium: Medium, limits: Limits = LIMITS) -> Image.Image:
         return _rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         raise _damaged(medium.name, error) from error
+
+
+def image_file(medium: Medium, limits: Limits = LIMITS) -> tuple[bytes, str]:
+    """The bytes of an image file as they are, and the extension they ask for, whatever the file is called.
+
+    All of it is decoded once, so that no damaged file is passed on. A picture in memory becomes a PNG.
+
+    Raises:
+        MediaError: as for ``open_image``.
+    """
+    if isinstance(medium.source, Image.Image):
+        file = BytesIO()
+        open_image(medium, limits).save(file, "PNG")
+        return file.getvalue(), "png"
+    data = _read(medium, limits)
+    held = replace(medium, source=data)
+    open_image(held, limits)
+    with _opened(held, limits) as image:
+        format = str(image.format)
+    return data, _EXTENSIONS.get(format, format.lower())
 
 
 def _opened(medium: Medium, limits: Limits) -> Image.Image:

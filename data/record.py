@@ -4,8 +4,8 @@ Every format, the digits and the embedded world yield ``Record``s; ``sample`` be
 record into a caption, a question or a conversation.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from zlib import crc32
 
@@ -51,6 +51,24 @@ class Record:
     questions: tuple[Question, ...] = ()
     split: str | None = None
     messages: tuple[Message, ...] | None = None
+
+    @property
+    def media(self) -> tuple[Medium, ...]:
+        """Its media in the order they are read, those of its conversation if it is one."""
+        if self.messages is not None:
+            return tuple(medium for message in self.messages for medium in message.media)
+        return () if self.medium is None else (self.medium,)
+
+    def with_media(self, media: Iterable[Medium]) -> "Record":
+        """The same record with as many other media in their places."""
+        others = iter(media)
+        if self.messages is None:
+            return replace(self, medium=next(others, None))
+        messages = [
+            replace(each, content=tuple(next(others) if isinstance(part, Medium) else part for part in each.content))
+            for each in self.messages
+        ]
+        return replace(self, messages=tuple(messages))
 
     def counts(self) -> tuple[int, int, int, int]:
         """How many captions, questions, ``pope`` questions and conversations it holds, in the order of ``PARTS``.

@@ -12,7 +12,7 @@ from mmbridge.data.llava import parse_conversations
 from mmbridge.data.media_paths import found_in
 from mmbridge.data.messages import parse_messages, shown
 from mmbridge.data.record import Question, Record
-from mmbridge.data.sample import Medium
+from mmbridge.data.sample import Medium, Message
 from mmbridge.errors import DataError
 
 Row = Mapping[str, Any]
@@ -43,7 +43,7 @@ def read_record(row: Row, name: str, media: Sequence[Medium], root: Path | None,
         messages = parse_conversations(row["conversations"], media, where)
     elif len(media) > 1:
         raise DataError(where, f"expected one image a row or messages about them, found {len(media)} images")
-    text = row.get("text", row.get("caption"))
+    text = row.get("caption") if row.get("text") is None else row["text"]
     return Record(
         id=name if row.get("id") is None else str(row["id"]),
         medium=media[0] if media and messages is None else None,
@@ -58,17 +58,27 @@ def read_record(row: Row, name: str, media: Sequence[Medium], root: Path | None,
 
 
 def named_media(row: Row, root: Path, where: str) -> list[Medium]:
-    """The images that a row's ``image`` or ``images`` column names, none if it has neither."""
-    value = row.get("image", row.get("images"))
-    names = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    """The images of a row's ``image`` or ``images`` column, none if it has neither.
+
+    Each is a path, or ``bytes`` and ``path`` as the feature ``Image`` of ``datasets`` stores it.
+    """
+    value = row.get("images") if row.get("image") is None else row["image"]
+    media = [] if value is None else value if isinstance(value, list) else [value]
+    return [_named(each, root, where) for each in media]
+
+
+def _named(value: object, root: Path, where: str) -> Medium:
+    stored = value if isinstance(value, Mapping) else {"path": value}
+    data, path = stored.get("bytes"), stored.get("path")
+    if isinstance(data, bytes):
+        return Medium("image", data, f"{path or 'image'} ({where})")
+    if not isinstance(path, str):
         raise DataError(where, f"image: expected a path or a list of paths, found {shown(value)}")
-    return [found_in(root, name, where) for name in names]
+    return found_in(root, path, where)
 
 
 def row_of(record: Record) -> dict[str, Any]:
-    """The columns of a record that is not a conversation; ``read_record`` makes an equal record of them."""
-    assert record.messages is None
+    """The columns of a record; with its media in their order, ``read_record`` makes an equal record of them."""
     questions = [{"question": q.question, "answers": list(q.answers), "kind": q.kind} for q in record.questions]
     columns = {
         "id": record.id,
@@ -78,8 +88,17 @@ def row_of(record: Record) -> dict[str, Any]:
         "objects": list(record.objects),
         "questions": questions,
         "split": record.split,
+        "messages": None if record.messages is None else [_message(message) for message in record.messages],
     }
-    return {key: value for key, value in columns.items() if value}
+    return {key: value for key, value in columns.items() if value not in (None, [])}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    """A message whose text is in parts of its own, where no ``<image>`` in it is taken for a mark."""
+    parts = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": part.kind} for part in message.content
+    ]
+    return {"role": message.role, "content": parts}
 
 
 def _list(row: Row, key: str, where: str) -> list[Any]:
@@ -110,4 +129,6 @@ def _question(value: object, where: str) -> Question:
     if not isinstance(answers, list) or not answers:
         raise DataError(where, f"answers: expected a list of at least one, found {shown(answers)}")
     texts = tuple(_text(answer, "answers", where) for answer in answers)
-    return Question(_text(value.get("question"), "question", where), texts, _text(value.get("kind", ""), "kind", where))
+    return Question(
+        _text(value.get("question"), "question", where), texts, _text(value.get("kind") or "", "kind", where)
+    )

@@ -35,6 +35,17 @@ class Records(Protocol):
     def __getitem__(self, index: int, /) -> Record: ...
 
 
+class DataSet(Records, Protocol):
+    """The records of a data set, opened: what each holds is known, and so is where it stands."""
+
+    @property
+    def counts(self) -> Counts: ...
+
+    def where(self, index: int) -> str:
+        """File and line, or shard and key, as errors say it."""
+        ...
+
+
 def count(records: Records) -> Counts:
     """Reads every record once to count what it holds."""
     return np.array([records[i].counts() for i in range(len(records))], np.int64).reshape(-1, len(PARTS))

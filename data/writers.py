@@ -3,17 +3,19 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
 
 from webdataset.writer import TarWriter
 
 from mmbridge.data.formats import METADATA
-from mmbridge.data.media import open_image
+from mmbridge.data.media import image_file, open_image
 from mmbridge.data.record import Record
 from mmbridge.data.rows import row_of
 from mmbridge.errors import DataError
+
+Members = dict[str, bytes]
+"""What a shard holds of one record: the bytes of its members, by extension."""
 
 
 def write_folder(records: Iterable[Record], folder: str | Path) -> int:
@@ -29,47 +31,65 @@ def write_folder(records: Iterable[Record], folder: str | Path) -> int:
         part = folder / f"{METADATA}.part"
         with part.open("w", encoding="utf-8") as rows:
             for count, record in enumerate(records, start=1):
+                if record.medium is None or record.messages is not None:
+                    raise DataError(record.id, "expected a record with an image and columns, found a conversation")
                 name = f"{count - 1:06d}.png"
-                row = {"file_name": name, **_row(record)}
-                (folder / name).write_bytes(_png(record))
-                rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+                open_image(record.medium).save(folder / name)
+                rows.write(json.dumps({"file_name": name, **row_of(record)}, ensure_ascii=False) + "\n")
         part.rename(folder / METADATA)
     return count
 
 
 def write_shards(records: Iterable[Record], folder: str | Path, per_shard: int = 1000) -> int:
-    """Shards ``000000.tar`` … of ``per_shard`` records, each a PNG and a JSON with its columns; returns how many.
-
-    Records alone decide the bytes: writing them again gives equal shards.
+    """Shards ``000000.tar`` … of ``per_shard`` records each, with the members that ``members`` gives; returns how many.
 
     Raises:
-        DataError: as for ``write_folder``.
+        DataError: as for ``write_members``.
+        MediaError: an image cannot be read.
     """
-    folder, count, numbered = Path(folder), 0, enumerate(records)
+    return write_members(map(members, records), folder, per_shard)
+
+
+def members(record: Record) -> Members:
+    """A record's columns as JSON, and its image files as they are.
+
+    Extensions are told from the files' bytes: ``jpg`` where there is one image, ``0.jpg``, ``1.png`` … where a
+    conversation has several.
+
+    Raises:
+        MediaError: an image is missing, damaged, or none.
+    """
+    files = [image_file(medium) for medium in record.media]
+    several = len(files) > 1
+    images = {f"{number}.{extension}" if several else extension: data for number, (data, extension) in enumerate(files)}
+    return {**images, "json": json.dumps(row_of(record)).encode("ascii")}
+
+
+def write_members(samples: Iterable[Members], folder: str | Path, per_shard: int = 1000) -> int:
+    """Shards of ``per_shard`` samples each, numbered through; returns how many samples.
+
+    The samples alone decide the bytes. All shards appear when the last one is whole, and none if anything fails.
+
+    Raises:
+        DataError: the folder is not empty or cannot be written.
+    """
+    folder, count, numbered = Path(folder), 0, enumerate(samples)
+    parts: list[Path] = []
     with _writing(folder):
-        for shard, first in enumerate(numbered):
-            part = folder / f"{shard:06d}.tar.part"
-            with part.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as tar:
-                for index, record in chain([first], islice(numbered, per_shard - 1)):
-                    row = {"file_name": f"{index:06d}.png", **_row(record)}
-                    columns = json.dumps(row, ensure_ascii=False).encode()
-                    tar.write({"__key__": f"{index:06d}", "png": _png(record), "json": columns})
-                    count = index + 1
+        try:
+            for shard, first in enumerate(numbered):
+                parts.append(folder / f"{shard:06d}.tar.part")
+                with parts[-1].open("wb") as file, TarWriter(file, encoder=False, mtime=0) as tar:
+                    for index, sample in chain([first], islice(numbered, per_shard - 1)):
+                        tar.write({"__key__": f"{index:06d}", **sample})
+                        count = index + 1
+        except BaseException:
+            for part in parts:
+                part.unlink(missing_ok=True)
+            raise
+        for part in parts:
             part.rename(part.with_suffix(""))
     return count
-
-
-def _row(record: Record) -> dict[str, object]:
-    if record.medium is None or record.messages is not None:
-        raise DataError(record.id, "expected a record with an image and columns, found a conversation")
-    return row_of(record)
-
-
-def _png(record: Record) -> bytes:
-    assert record.medium is not None
-    file = BytesIO()
-    open_image(record.medium).save(file, "PNG")
-    return file.getvalue()
 
 
 @contextmanager

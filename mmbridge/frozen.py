@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mmbridge.cache import cache_folder
 from mmbridge.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _counts(name: Path) -> bool:
 
 
 def _cache_file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mmbridge" / "hashes.json"
+    return cache_folder() / "hashes.json"
 
 
 def _read_cache() -> dict[str, _Entry]:

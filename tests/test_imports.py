@@ -5,7 +5,20 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "open_clip", "timm", "deepspeed", "peft", "webdataset", "numpy", "PIL", "sklearn")
+HEAVY = (
+    "torch",
+    "transformers",
+    "open_clip",
+    "timm",
+    "deepspeed",
+    "peft",
+    "webdataset",
+    "numpy",
+    "PIL",
+    "sklearn",
+    "datasets",
+    "pyarrow",
+)
 
 
 def loaded_after(code: str) -> list[str]:

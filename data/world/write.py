@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from rich.progress import track
-
+from mmbridge.data.progress import waited_for
 from mmbridge.data.record import Record
 from mmbridge.data.world.source import WorldRecords
 from mmbridge.data.writers import write_folder, write_shards
@@ -28,7 +27,7 @@ def write_world(
     scenes = WorldRecords(split, count, seed)
 
     def records() -> Iterator[Record]:
-        for index in track(range(count), "rendering", transient=True, disable=count < 1000):
+        for index in waited_for(range(count), "rendering", count):
             yield scenes[index]
 
     write = {"folder": write_folder, "shards": write_shards}[format]

@@ -1,4 +1,4 @@
-"""``mmbridge data make-world DIR``."""
+"""``mmbridge data``: ``make-world DIR``, and the verbs of ``check`` and ``pack``."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mmbridge.cli import check, pack
 from mmbridge.cli.options import require_writable
 from mmbridge.cli.output import say
 
@@ -23,6 +24,10 @@ class Layout(StrEnum):
 
     FOLDER = "folder"
     SHARDS = "shards"
+
+
+app.command("check")(check.check)
+app.command("pack")(pack.pack)
 
 
 @app.callback()

@@ -11,6 +11,8 @@ from mmbridge.cli.options import (
     BatchSize,
     Beams,
     BridgePath,
+    DataFormat,
+    DataPath,
     Device,
     DtypeOption,
     MaxNewTokens,
@@ -29,23 +31,12 @@ class Task(StrEnum):
     POPE = "pope"
 
 
-class Format(StrEnum):
-    """How a data set is laid out."""
-
-    WEBDATASET = "webdataset"
-    FOLDER = "folder"
-    LLAVA = "llava"
-    CHAT = "chat"
-
-
 def evaluate(
     bridge: BridgePath,
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Shards, a metadata.jsonl folder, LLaVA JSON, chat JSONL.")
-    ],
+    data: DataPath,
     task: Annotated[Task, typer.Option(help="What is measured.")] = Task.CAPTION,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
-    format: Annotated[Format | None, typer.Option(help="The layout of DATA, where looking does not tell.")] = None,
+    format: DataFormat = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores there.")] = None,
     shuffle_media: Annotated[
         bool, typer.Option("--shuffle-media", help="The control that must fail: everyone else's media.")
@@ -70,7 +61,7 @@ def evaluate(
     from mmbridge.evaluation.controls import ShuffledMedia
     from mmbridge.evaluation.run import evaluate as run
 
-    source = open_source(str(data), format.value if format else None, task=task.value)
+    source = open_source(data, format.value if format else None, task=task.value)
 
     from mmbridge.bridge import Bridge
 

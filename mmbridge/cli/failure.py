@@ -8,6 +8,7 @@ import time
 import traceback
 from pathlib import Path
 
+from mmbridge.cache import cache_folder
 from mmbridge.errors import MMBridgeError
 
 _OURS_TO_SAY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -47,7 +48,7 @@ def _record(error: BaseException) -> Path:
     """Writes the traceback where it can be found again."""
     text = f"mmbridge {' '.join(sys.argv[1:])}\n\n" + "".join(traceback.format_exception(error))
     name = f"mmbridge-fault-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmbridge"
+    cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         path = cache / name

@@ -22,9 +22,31 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+class Format(StrEnum):
+    """How a data set is laid out."""
+
+    WEBDATASET = "webdataset"
+    FOLDER = "folder"
+    LLAVA = "llava"
+    CHAT = "chat"
+    DATASETS = "datasets"
+
+
 BridgePath = Annotated[
     str,
     typer.Argument(metavar="BRIDGE", help="A bridge or run folder, a hub id, or a transformers LLaVA folder."),
+]
+DataPath = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Shards (folder, file, pattern or URL), a metadata.jsonl folder, LLaVA JSON, chat JSONL, a saved Dataset.",
+    ),
+]
+DataFormat = Annotated[Format | None, typer.Option("--format", help="The layout of DATA, where looking does not tell.")]
+MediaRoot = Annotated[
+    Path | None,
+    typer.Option("--media-root", metavar="DIR", help="The folder media paths start from and may not leave."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; an accelerator where there is one by default.")]
 DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Number format; the bridge's own by default.")]

@@ -148,6 +148,10 @@ class Prompter:
     def _refuse_placeholders(self, where: str, messages: Sequence[Message]) -> None:
         texts = (part for message in messages for part in message.content if isinstance(part, str))
         for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError:  # JSON can say it, no tokenizer can read it
+                raise DataError(where, "expected Unicode text, found half of a surrogate pair in it") from None
             if "<" in text and (found := next((each for each in PLACEHOLDERS.values() if each in text), None)):
                 problem = f"the text contains {found!r}, which is kept for media"
                 raise DataError(where, problem, "give the medium as its own part of the message")

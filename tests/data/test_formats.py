@@ -162,13 +162,13 @@ def test_what_is_no_data_set(folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert one_line(tmp_path / "none").endswith("none: expected a data set, found no such file or folder")
-    assert f"{empty}: expected metadata.jsonl or .tar shards, found an empty folder" in one_line(empty)
-    assert "img: expected metadata.jsonl or .tar shards, found a.png; name WebDataset .tar" in one_line(folder / "img")
+    assert f"{empty}: expected metadata.jsonl, .tar shards or state.json, found an empty folder" in one_line(empty)
+    assert "img: expected metadata.jsonl, .tar shards or state.json, found a.png; name" in one_line(folder / "img")
     assert "a.png: expected WebDataset .tar shards, a folder with metadata.jsonl" in one_line(folder / "img/a.png")
     other = write_lines(folder / "other.jsonl", [{"prompt": "x"}])
     assert one_line(other) == f"{other}:1: expected a column messages or conversations or file_name, found prompt"
-    assert "expected a path on this machine, found a URL or a command" in one_line("pipe:curl x")
-    assert "expected a path on this machine, found a URL or a command" in one_line("https://x.org/{0..9}.tar")
+    for url in ("pipe:curl x", "file:///etc/{0..1}.tar", "ftp://x.org/0.tar", "s3://x/0.tar"):
+        assert "expected http or https and a host, found " in one_line(url)
 
 
 def test_paths_that_cannot_be(folder: Path) -> None:

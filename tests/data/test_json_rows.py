@@ -15,7 +15,7 @@ ROWS = [{"n": 0, "text": "schön ✓"}, {"n": 1, "text": 'a "]" and a ,\n\\'}, {
 
 def opened(path: Path, text: str | bytes) -> JsonRows:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return JsonRows(path, lambda row, where: None)
+    return JsonRows(path, lambda parse, where: parse())
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
@@ -64,13 +64,22 @@ def test_what_is_wrong_names_file_and_line(tmp_path: Path, text: str | bytes, li
     assert str(caught.value).startswith(f"{tmp_path / 'a.json'}{line}")
 
 
+def test_a_broken_line_can_be_passed_over_until_it_is_used(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"n": 0}\n{"n": \n[3]\n{"n": 3}\n')
+    rows = JsonRows(tmp_path / "a.jsonl", lambda parse, where: None)
+    assert [rows[index][0]["n"] for index in (0, 3)] == [0, 3]
+    for index, line in ((1, ":2: expected JSON, found an error in it"), (2, ":3: expected an object, found list")):
+        with pytest.raises(DataError, match=line):
+            rows[index]
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a data file, found no such file"):
-        JsonRows(tmp_path / "a.json", lambda row, where: None)
+        JsonRows(tmp_path / "a.json", lambda parse, where: None)
 
 
 def test_every_row_is_checked_once_with_its_line(tmp_path: Path) -> None:
     seen: list[tuple[Any, str]] = []
     (tmp_path / "a.jsonl").write_text('{"n": 0}\n\n{"n": 1}\n')
-    JsonRows(tmp_path / "a.jsonl", lambda row, where: seen.append((row["n"], where.rpartition(":")[2])))
+    JsonRows(tmp_path / "a.jsonl", lambda parse, where: seen.append((parse()["n"], where.rpartition(":")[2])))
     assert seen == [(0, "1"), (1, "3")]

@@ -1,6 +1,8 @@
 """Batches: the same with any number of workers, whole or resumed, and what bad samples do to them."""
 
+import io
 import pickle
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,7 +15,7 @@ from PIL import Image
 from mmbridge.checkpoint import State
 from mmbridge.data.batch import Batch
 from mmbridge.data.collate import Collate
-from mmbridge.data.config import SkipConfig
+from mmbridge.data.config import DataConfig, SkipConfig
 from mmbridge.data.loader import Loader
 from mmbridge.data.mixture import Mixture
 from mmbridge.data.record import Record
@@ -23,7 +25,7 @@ from mmbridge.encoders.base import Tiling, Views
 from mmbridge.errors import DataError, MediaError, UserError
 from mmbridge.llm.prompt import Placeholder, Prompt
 from mmbridge.ranks import Ranks
-from tests.data.pictures import encoded, noise
+from tests.data.pictures import encoded, header_only_png, noise
 
 
 def prompt(sample: Sample) -> Prompt:
@@ -178,6 +180,38 @@ def test_too_many_skipped_samples_stop_the_run() -> None:
     resumed = gone_on(Loader(mixture(bad=[8]), COLLATE, batch=4, on_bad_sample=policy), 0, ["r3", "r9"])
     with pytest.raises(DataError, match="found 3"):
         list(resumed)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_hostile_shards_end_with_exact_counts(tmp_path: Path, workers: int) -> None:
+    """A cut JPEG in every hundred, a bomb, pickles, names that lead outside, and a shard that is cut off."""
+    outside = sorted(tmp_path.parent.rglob("*"))
+    pickled = f"cposix\nsystem\n(S'touch {tmp_path}/touched'\ntR.".encode()
+    expected = set()
+    with tarfile.open(tmp_path / "0.tar", "w") as whole, tarfile.open(tmp_path / "1.tar", "w") as cut:
+        for n in range(400):
+            tar, shard = (whole, "0") if n < 300 else (cut, "1")
+            key = {5: "../up", 6: "/abs"}.get(n, f"{n}")
+            image = header_only_png(60_000, 60_000) if n == 7 else encoded(noise(n), "JPEG", quality=95)
+            if n % 100 == 50:
+                image = image[: len(image) // 2]
+            if n == 7 or n % 100 == 50 or n == 399:
+                expected.add(f"{tmp_path}/{shard}.tar:399" if n == 399 else f"{n}")
+            for kind, data in (("jpg", image), ("txt", b"x"), ("pkl", pickled), ("pth", pickled)):
+                header = tarfile.TarInfo(f"{key}.{kind}")
+                header.size = len(data)
+                tar.addfile(header, io.BytesIO(data))
+    data = (tmp_path / "1.tar").read_bytes()
+    (tmp_path / "1.tar").write_bytes(data[: data.rindex(b"399.txt")])
+    files = {"kind": "files", "path": f"{tmp_path}/{{0..1}}.tar", "task": "caption"}
+    config = DataConfig.model_validate({"mix": [files], "on_bad_sample": {"skip_up_to": 0.02}})
+    loader = Loader(config.build(0), COLLATE, batch=32, workers=workers, on_bad_sample=config.on_bad_sample)
+    batches = list(loader)
+    assert sum(map(len, batches)) == 400 - 6
+    assert sorted(loader.skipped) == sorted(expected)
+    assert {"../up", "/abs"} < {sample.id for batch in batches for sample in batch.samples}
+    here = [tmp_path / "0.tar", tmp_path / "1.tar"]
+    assert sorted(tmp_path.parent.rglob("*")) == sorted([*outside, *here])
 
 
 def test_a_source_that_cannot_be_read_is_a_bad_sample_too() -> None:

@@ -110,7 +110,7 @@ def test_messages_in_a_shard_can_name_nothing_outside(tmp_path: Path) -> None:
 
 def test_members_above_the_cap_are_refused_from_their_headers(tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", ("0.png", b"x" * 2000), ("0.txt", b"a"))
-    with pytest.raises(DataError, match=r"a.tar: expected members of at most 1,000 bytes, found 0.png of 2,000"):
+    with pytest.raises(DataError, match=r"a.tar:0: expected members of at most 1,000 bytes, found 0.png of 2,000"):
         ShardRecords([path], largest=1000)
 
 
@@ -130,7 +130,7 @@ def test_what_is_wrong_names_the_shard_and_the_key(tmp_path: Path) -> None:
     for name, line in (
         ("none.tar", "none.tar: expected a data set, found no such file"),
         ("x{0..1}.tar", "x0.tar: expected a shard, found no such file"),
-        ("cut.tar", "cut.tar: expected a whole, uncompressed tar, found a fault in it"),
+        ("cut.tar", "cut.tar:0: expected a whole, uncompressed tar, found a fault in it"),
         ("empty.tar", "empty.tar: expected a whole, uncompressed tar, found a fault in it"),
         ("text.tar", "text.tar: expected a whole, uncompressed tar, found a fault in it"),
         ("zip.tar", "zip.tar: expected a whole, uncompressed tar, found a fault in it"),
@@ -138,7 +138,7 @@ def test_what_is_wrong_names_the_shard_and_the_key(tmp_path: Path) -> None:
         ("list.tar", "list.tar:1: .json: expected an object, found"),
         ("bytes.tar", "bytes.tar:1: expected UTF-8 text, found other bytes"),
         ("bare.tar", "bare.tar:1: expected one of the columns text, caption"),
-        ("twice.tar", "twice.tar:0: expected one image, one .json and one .txt, found another .jpg"),
+        ("twice.tar", "twice.tar:0: expected one .json, one .txt and one image or numbered ones, found another .jpg"),
     ):
         with pytest.raises(DataError) as caught:
             open_source(f"{tmp_path}/{name}")
@@ -152,6 +152,76 @@ def test_bad_json_can_be_left_to_on_bad_sample(tmp_path: Path) -> None:
     assert (len(source), source[2].truth["caption"]) == (3, "c")
     with pytest.raises(DataError, match=r"a.tar:1: .json: expected JSON"):
         source[1]
+
+
+def samples_of(path: Path) -> list[str]:
+    """Captions of a shard opened late; the errors of those that cannot be used."""
+    found = []
+    records = ShardRecords([path], late=True)
+    for index in range(len(records)):
+        try:
+            found.append(str(records[index].text))
+        except DataError as error:
+            found.append(str(error))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("blocks", "good"),
+    [(1.5, 0), (3.5, 0), (4, 0), (4.5, 0), (5.5, 1), (8.5, 1), (9.5, 2), (12, 2), (12.5, 2)],
+    ids=["json", "image", "between", "header", "json", "header", "json", "no end mark", "half an end mark"],
+)
+def test_of_a_cut_shard_the_samples_before_the_cut_are_read(tmp_path: Path, blocks: float, good: int) -> None:
+    """Samples of four blocks: header, JSON, header, image. One whose next header is cut may lack members: it is bad."""
+    members = [
+        (f"{n}.{kind}", data) for n in range(3) for kind, data in (("json", column(text=f"t{n}")), ("png", b"x"))
+    ]
+    path = shard(tmp_path / "a.tar", *members)
+    assert samples_of(path) == ["t0", "t1", "t2"]
+    path.write_bytes(path.read_bytes()[: int(blocks * 512)])
+    *read, bad = samples_of(path)
+    assert read == [f"t{n}" for n in range(good)]
+    assert bad.startswith(f"{path}:{good}: expected a whole, uncompressed tar, found a fault in it (")
+    with pytest.raises(DataError, match=f"^{path}:{good}: expected a whole, uncompressed tar"):
+        open_source(path)
+
+
+def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.tar", *[(f"{n}.txt", f"t{n}".encode()) for n in range(4)])
+    data = bytearray(path.read_bytes())
+    data[2 * 1024 : 2 * 1024 + 8] = b"\xffdamage\xff"
+    path.write_bytes(data)
+    with tarfile.open(path) as tar:
+        assert tar.getnames() == ["0.txt", "1.txt"], "tarfile says nothing"
+    first, second = samples_of(path)
+    assert first == "t0"
+    assert second.startswith(f"{path}:1: expected a whole, uncompressed tar")
+
+
+def test_what_is_no_shard_is_an_error_however_late(tmp_path: Path) -> None:
+    whole = shard(tmp_path / "a.tar", ("0.txt", b"a")).read_bytes()
+    for data in (b"", b"no tar" * 200, whole[:300]):
+        (tmp_path / "a.tar").write_bytes(data)
+        with pytest.raises(DataError, match=r"a.tar: expected a whole, uncompressed tar"):
+            ShardRecords([tmp_path / "a.tar"], late=True)
+
+
+def test_members_that_cannot_be_one_sample_are_bad_samples(tmp_path: Path) -> None:
+    image, talk = encoded(noise()), column(messages=[{"role": "user", "content": [{"type": "image"}] * 2}])
+    members = [("0.txt", b"a"), ("0.txt", b"b"), ("1.txt", b"x" * 2000), ("2.0.png", image), ("2.2.png", image)]
+    members += [("3.1.png", image), ("3.json", talk), ("3.0.jpg", encoded(noise(1), "JPEG")), ("4.txt", b"e")]
+    path = shard(tmp_path / "a.tar", *members)
+    records = ShardRecords([path], late=True, largest=1000)
+    for index, line in (
+        (0, "0: expected one .json, one .txt and one image or numbered ones, found another .txt"),
+        (1, "1: expected members of at most 1,000 bytes, found 1.txt of 2,000"),
+        (2, "2: expected images numbered 0, 1, 2 …, found 0, 2"),
+    ):
+        with pytest.raises(DataError, match=f"^{path}:{line}$"):
+            records[index]
+    assert [medium.name for medium in records[3].media] == [f"image {n} ({path}:3)" for n in (0, 1)]
+    assert open_image(records[3].media[1]).tobytes() == noise().tobytes()
+    assert records[4].text == "e"
 
 
 def test_a_negative_size_does_not_send_the_reader_in_circles(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from itertools import islice
 from mmbridge.data.batch import Batch
 from mmbridge.engine import Engine
 from mmbridge.errors import MMBridgeError
+from mmbridge.flops import NeededFlops
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class Step:
     """One optimiser step. ``loss`` is the weighted sum of ``losses``, which are by objective and weighted already.
 
     ``lr`` and ``grad_norm`` (before clipping) are those of this step; ``tokens`` are supervised, ``perceptual`` ones
-    stand for media; ``seconds`` include waiting for data, and what the caller did since the last step does not count.
+    stand for media; ``needed_flops`` are those of ``mmbridge.flops``; ``seconds`` include waiting for data, and what
+    the caller did since the last step does not count.
     """
 
     number: int
@@ -27,6 +29,7 @@ class Step:
     samples: int
     tokens: int
     perceptual: int
+    needed_flops: int
     seconds: float
 
 
@@ -39,7 +42,7 @@ def fit(engine: Engine, batches: Iterable[Batch], steps: int, accumulate: int = 
     Raises:
         MMBridgeError: a loss or a gradient is not finite; the step is not taken, and its samples are named.
     """
-    source = iter(batches)
+    source, needed = iter(batches), NeededFlops(engine.bridge)
     for number in range(first + 1, steps + 1):
         began = time.perf_counter()
         taken = list(islice(source, accumulate))
@@ -66,6 +69,7 @@ def fit(engine: Engine, batches: Iterable[Batch], steps: int, accumulate: int = 
             samples=sum(map(len, parts)),
             tokens=sum(sum(prompt.supervised) for batch in parts for prompt in batch.prompts),
             perceptual=sum(sum(map(sum, engine.bridge.perceptual_tokens(batch).values())) for batch in parts),
+            needed_flops=sum(map(needed, parts)),
             seconds=time.perf_counter() - began,
         )
 

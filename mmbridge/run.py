@@ -41,7 +41,7 @@ class StageLog:
 
     def __init__(self, progress: TrainingProgress, metrics: MetricsLog, every: int, last: int) -> None:
         self._progress, self._metrics, self._every, self._last = progress, metrics, every, last
-        self._totals: dict[str, float] = {"steps": 0, "samples": 0, "tokens": 0, "seconds": 0.0}
+        self._totals: dict[str, float] = {"steps": 0, "samples": 0, "tokens": 0, "needed_flops": 0, "seconds": 0.0}
         self._loss = 0.0
 
     def step(self, step: Step) -> None:
@@ -54,6 +54,8 @@ class StageLog:
             "perceptual_tokens": step.perceptual,
             "samples": step.samples,
             "samples_per_second": step.samples / step.seconds,
+            "needed_flops": step.needed_flops,
+            "needed_tflops_per_second": step.needed_flops / step.seconds / 1e12,
         }
         if len(step.losses) > 1:
             values |= {f"loss/{name}": value for name, value in step.losses.items()}
@@ -64,6 +66,7 @@ class StageLog:
             ("steps", 1),
             ("samples", step.samples),
             ("tokens", step.tokens),
+            ("needed_flops", step.needed_flops),
             ("seconds", step.seconds),
         ):
             self._totals[name] += value
@@ -74,7 +77,7 @@ class StageLog:
 
     def load_state(self, state: State) -> None:
         """Goes on from there."""
-        self._totals, self._loss = dict(state.values["totals"]), state.values["loss"]
+        self._totals, self._loss = self._totals | state.values["totals"], state.values["loss"]
 
     def validate(self, validation: Validation, step: int) -> None:
         """Validates, shows and keeps what came out."""
@@ -85,7 +88,8 @@ class StageLog:
     @property
     def summary(self) -> dict[str, Any]:
         """The stage in figures."""
-        return {"loss": self._loss} | self._totals
+        rate = self._totals["needed_flops"] / max(self._totals["seconds"], 1e-9) / 1e12
+        return {"loss": self._loss} | self._totals | {"needed_tflops_per_second": rate}
 
 
 class Run:

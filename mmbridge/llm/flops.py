@@ -18,18 +18,19 @@ What needs nothing:
   matrices are counted at S positions, attention for S queries. Those of them that train are counted at all T.
 - The head at any but the S positions, and its weight's gradient while it is frozen.
 
-Not counted: norms, activations, softmax, rotary tables, the loss, biases, the optimiser. A layer is counted whole: that
-the lowest layer's input gradient ends at perceptual tokens is not taken off. Samples are taken one by one: that work
-could be shared by samples that begin alike is not either. Matrices outside the layers (OPT's projections to and from
-its embeddings) are counted at all T.
+Not counted: norms, activations, softmax, rotary tables, the loss, biases, the optimiser. Not taken off: in the lowest
+layer, input gradients of positions that are not perceptual tokens; what samples that begin alike could share. Matrices
+outside the layers (OPT's projections to and from its embeddings) are counted at all T.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from mmbridge.llm.model import LanguageModel
 from mmbridge.matrices import matrices
@@ -93,34 +94,38 @@ class LanguageModelFlops:
         return body + head
 
     def _of_layer(self, layer: _Layer, row: Row) -> int:
-        start = _start(layer, row)
-        asking = row.predicting if layer.last else np.arange(row.length)
-        learning = asking[asking >= start]
-        always = layer.always * (2 * row.length - start) + layer.trained * (row.length - start)
-        now_and_then = layer.asking * (len(asking) + len(learning))
-        forward, asked = _pairs(asking, 0, layer.window), _pairs(learning, 0, layer.window)
-        products = 2 * forward + 2 * asked + 2 * _pairs(learning, start, layer.window)
-        return 2 * (always + now_and_then + self.attention * products)
+        length, start, window = row.length, _start(layer, row), layer.window
+        products = layer.always * (2 * length - start) + layer.trained * (length - start)
+        if layer.last:
+            ends = row.predicting + 1
+            learning = ends[ends > start]
+            products += layer.asking * (len(ends) + len(learning))
+            pairs = int(ends.clip(max=window).sum() + learning.clip(max=window).sum())
+            pairs += int((learning - start).clip(max=window).sum())
+        else:
+            pairs = 2 * _pairs(length, window) - _pairs(start, window) + _pairs(length - start, window)
+        return 2 * (products + 2 * self.attention * pairs)
 
     def _read(self, llm: LanguageModel, config: Any) -> list[_Layer]:
-        opened = llm.model.get_input_embeddings().weight.requires_grad
+        opened = any(parameter.requires_grad for parameter in llm.model.get_input_embeddings().parameters())
         inside = {id(module) for part in (llm.layers, llm.head) for module in part.modules()}
-        outside = [
-            each for name, each in llm.model.named_modules() if id(each) not in inside and not [*each.children()]
-        ]
-        found = []
-        size = sum(matrix.size for each in outside for matrix in matrices(each))
-        trained = sum(matrix.size for each in outside for matrix in matrices(each) if matrix.trains)
-        if size:
-            found.append(_Layer(size, trained, 0, 0, opened or trained > 0, last=False))
+        leaves = (each for each in llm.model.modules() if id(each) not in inside and not [*each.children()])
+        frozen, trained = _sizes(leaves)
+        found = [_Layer(frozen + trained, trained, 0, 0, opened or trained > 0, last=False)]
         for index, (layer, window) in enumerate(zip(llm.layers, _windows(config, len(llm.layers)), strict=True)):
             opened = opened or any(parameter.requires_grad for parameter in layer.parameters())
-            sizes = [(matrix.size, matrix.trains) for matrix in matrices(layer)]
-            frozen, trained = (sum(size for size, trains in sizes if trains is kind) for kind in (False, True))
+            frozen, trained = _sizes([layer])
             last = index == len(llm.layers) - 1
             asking = max(0, frozen - self.keys_values) if last else 0
             found.append(_Layer(frozen - asking + trained, trained, asking, window, opened, last))
         return found
+
+
+def _sizes(modules: Iterable[nn.Module]) -> tuple[int, int]:
+    """Multiply-adds a position in matrices that are frozen, and in those that train."""
+    found = [matrix for module in modules for matrix in matrices(module)]
+    trained = sum(matrix.size for matrix in found if matrix.trains)
+    return sum(matrix.size for matrix in found) - trained, trained
 
 
 def _start(layer: _Layer, row: Row) -> int:
@@ -128,9 +133,10 @@ def _start(layer: _Layer, row: Row) -> int:
     return 0 if layer.opened else row.length if row.first is None else min(row.first, row.length)
 
 
-def _pairs(asking: NDArray[np.int64], start: int, window: int) -> int:
-    """How many pairs of an asking position and one from ``start`` on that it may attend to."""
-    return int((asking + 1 - start).clip(max=window).sum())
+def _pairs(length: int, window: int) -> int:
+    """How many pairs of an asking position and one that it may attend to there are among ``length`` in a row."""
+    short = min(length, window)
+    return short * (short + 1) // 2 + (length - short) * window
 
 
 def _windows(config: Any, count: int) -> list[int]:

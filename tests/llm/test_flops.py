@@ -1,10 +1,12 @@
 """The language model's needed FLOPs: its matrices as torch counts them, its pairs as transformers' masks allow them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
 from mmbridge.evaluation.flops import executed_flops
@@ -34,11 +36,12 @@ def test_every_matrix_of_a_family_is_found(llm: Callable[[str], LanguageModel], 
     assert (flops.attention, flops.keys_values) == (ATTENTION, KEYS_VALUES if grouped else 2 * KEYS_VALUES)
 
 
-def allowed(length: int, window: int | None) -> np.ndarray:
+def allowed(length: int, window: int | None) -> NDArray[np.bool_]:
     """(T, T) which position may attend to which."""
-    rule = causal_mask_function if window is None else sliding_window_causal_mask_function(window)
+    rule: Any = causal_mask_function if window is None else sliding_window_causal_mask_function(window)
     ask, key = torch.meshgrid(torch.arange(length), torch.arange(length), indexing="ij")
-    return rule(0, 0, ask, key).numpy()
+    mask: NDArray[np.bool_] = rule(0, 0, ask, key).numpy()
+    return mask
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "phi"])

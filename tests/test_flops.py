@@ -6,54 +6,21 @@ executed and not needed is written down in ``surplus``, from the sizes of the ti
 up to what torch counts, to the last FLOP.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
-from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
-from mmbridge.data.sample import Medium, Message, Sample
 from mmbridge.engine import TorchEngine
 from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import NeededFlops
 from mmbridge.llm.flops import Row
-from mmbridge.trainable import unfreeze
-from tests.tiny import tiny_clip, tiny_llm
-from tests.tiny_bridge import tiny_recipe, tiny_stage
+from tests.tiny_step import FEED, GROUPS, HEADS, IMAGE, LAYERS, QUESTION, TOKENS, WIDTH, batch_of, sample, started
 
-LAYERS, WIDTH, HEADS, GROUPS, FEED, TOKENS = 2, 32, 32, 16, 48, 16
-"""Of the tiny decoders: layers, d, H·dh, KV·dh, f; and perceptual tokens of an image."""
-KEYS_VALUES = 2 * WIDTH * GROUPS
 OTHERS = 2 * WIDTH * HEADS + 3 * WIDTH * FEED
-N = LAYERS * (KEYS_VALUES + OTHERS)
-
-QUESTION, ANSWER = "What do you see?", "A large red circle."
-
-
-def started(folder: Path, family: str = "llama", train: Sequence[str] = ("connectors.*",), **llm: Any) -> TorchEngine:
-    if not (folder / "llm").exists():
-        tiny_clip(folder / "clip")
-        tiny_llm(folder / "llm", family)
-    encoders = {"image": {"kind": "transformers", "path": str(folder / "clip"), "layer": -2}}
-    recipe = tiny_recipe(folder, tiny_stage(train=[*train]), encoders=encoders, llm={"path": str(folder / "llm")} | llm)
-    bridge = Bridge(recipe)
-    unfreeze(bridge, recipe.stages[0], "stages.align", parts=["connectors.", "llm."])
-    return TorchEngine(bridge, recipe.stages[0], 1, "stages.align")
-
-
-def sample(*question: str | Medium, answer: str = ANSWER) -> Sample:
-    return Sample("talk", (Message("user", question), Message("assistant", (answer,))))
-
-
-IMAGE = Medium("image", Image.new("RGB", (40, 32), "red"), "red")
-
-
-def batch_of(bridge: Bridge, *samples: Sample) -> Batch:
-    return bridge.collate()(list(samples))
+"""Multiply-adds a position in a layer's matrices that are no keys or values."""
+N = LAYERS * (2 * WIDTH * GROUPS + OTHERS)
 
 
 def fewer_and_fewer(batch: Batch) -> Batch:

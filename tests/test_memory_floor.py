@@ -8,7 +8,7 @@ from torch import Tensor
 from mmbridge.bridge import Bridge
 from mmbridge.frozen import freeze
 from mmbridge.memory_floor import memory_floor
-from tests.test_flops import FEED, GROUPS, HEADS, IMAGE, LAYERS, QUESTION, WIDTH, batch_of, sample, started
+from tests.tiny_step import FEED, GROUPS, HEADS, IMAGE, LAYERS, QUESTION, WIDTH, batch_of, sample, started
 
 
 def saved_bytes(bridge: Bridge, count: int) -> int:

@@ -87,7 +87,7 @@ def theirs(
             model.gradient_checkpointing_enable({"use_reentrant": False})
         else:
             model.gradient_checkpointing_disable()
-        model(input_ids=ids, pixel_values=images, labels=labels).loss.backward()
+        model(input_ids=ids, pixel_values=images, labels=labels, use_cache=False).loss.backward()
 
     return model, step
 

@@ -48,8 +48,8 @@ class Tower:
 class VisionEncoder(nn.Module, ABC):
     """A frozen vision transformer: images in, features out.
 
-    ``facts`` says what comes out of it; ``folder`` is where its files are; ``prepare`` turns an image into views
-    without the model, so that it can be handed to loader workers.
+    ``facts`` says what comes out of it, ``cells`` how many tokens its grid has inside; ``folder`` is where its files
+    are; ``prepare`` turns an image into views without the model, so that it can be handed to loader workers.
     """
 
     medium: Literal["image"] = "image"
@@ -59,12 +59,12 @@ class VisionEncoder(nn.Module, ABC):
         self.folder, self.tokens, self.norm = tower.folder, config.tokens, config.norm
         self._library, self._block_list, self._norm_name = tower.library, tower.blocks, tower.norm
         self.model = freeze(tower.model.to(getattr(torch, config.dtype)))
-        self.depth = len(self._blocks)  # before the cut: layers are counted in the whole encoder
+        self.depth = len(self.blocks)  # before the cut: layers are counted in the whole encoder
         self.taps = self._resolved(config.layer)
         if config.norm and not tower.norm:
             raise RecipeError(self.folder, "expected a final norm to apply, found none", "leave out norm")
         self.prepare = prepared_by(tower.own, tower.pixels, config, self.folder)
-        whole = self._blocks
+        whole = self.blocks
         self._keep(whole[:1])
         grid, width, self._prefix, pooled = self._read()
         self._keep(whole[: max(1, *self.taps)])
@@ -115,14 +115,14 @@ class VisionEncoder(nn.Module, ABC):
         Raises:
             RecipeError: no such block or token, a block behind the deepest tap, or attention of an unknown form.
         """
-        kept, count = len(self._blocks), self._prefix + self._cells
+        kept, count = len(self.blocks), self.sequence
         index = layer if layer >= 0 else self.depth + layer
         if not 0 <= index < kept:
             problem = f"expected a block from 0 to {kept - 1}, the last that the taps need, found {layer}"
             raise RecipeError(self.folder, problem, "tap a deeper layer" if 0 <= index < self.depth else "")
         if wrong := [query for query in queries if not 0 <= query < count]:
             raise RecipeError(self.folder, f"expected tokens from 0 to {count - 1}, found {wrong[0]}")
-        with AttentionRows(self._blocks[index], queries) as attention:
+        with AttentionRows(self.blocks[index], queries) as attention:
             self.run(self._placed(inputs))
         if attention.rows is None:
             raise RecipeError(self.folder, f"block {layer} does not compute its attention in a form known here")
@@ -145,7 +145,13 @@ class VisionEncoder(nn.Module, ABC):
         return inputs.to(parameter.device, parameter.dtype)
 
     @property
-    def _blocks(self) -> Any:  # a ModuleList or a Sequential: both have a length and slices
+    def sequence(self) -> int:
+        """How many tokens of a view go through the blocks: those before the grid, and the grid's."""
+        return self._prefix + self.cells
+
+    @property
+    def blocks(self) -> Any:  # a ModuleList or a Sequential: both have a length and slices
+        """Those up to the deepest tap, first to last, and at least one."""
         return self.model.get_submodule(self._block_list)
 
     def _keep(self, blocks: nn.Module) -> None:
@@ -166,9 +172,9 @@ class VisionEncoder(nn.Module, ABC):
 
             return keep
 
-        hooks = [self._blocks[tap - 1].register_forward_hook(leaving(tap)) for tap in set(taps) if tap > 0]
+        hooks = [self.blocks[tap - 1].register_forward_hook(leaving(tap)) for tap in set(taps) if tap > 0]
         if 0 in taps:
-            hooks.append(self._blocks[0].register_forward_pre_hook(entering, with_kwargs=True))
+            hooks.append(self.blocks[0].register_forward_pre_hook(entering, with_kwargs=True))
         try:
             yield states
         finally:
@@ -214,7 +220,7 @@ class VisionEncoder(nn.Module, ABC):
         return grid, states[0].shape[-1], states[0].shape[1] - grid.cells, width
 
     def _facts(self, grid: Grid, width: int, pooled: int | None) -> EncoderFacts:
-        self._cells = grid.cells
+        self.cells = grid.cells
         if self.tokens == "pooled":
             if pooled is None:
                 raise RecipeError(self.folder, "tokens: expected a pooled output, found none", "ask for cls or patches")

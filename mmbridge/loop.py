@@ -11,6 +11,7 @@ import torch
 from mmbridge.data.batch import Batch
 from mmbridge.engine import Engine
 from mmbridge.errors import MMBridgeError
+from mmbridge.flops import NeededFlops
 from mmbridge.ranks import Ranks
 
 
@@ -21,7 +22,8 @@ class Step:
     All figures are those of all processes together. ``left_out`` is empty, or says why the step was not taken.
 
     ``lr`` and ``grad_norm`` (before clipping) are those of this step; ``tokens`` are supervised, ``perceptual`` ones
-    stand for media; ``seconds`` include waiting for data, and what the caller did since the last step does not count.
+    stand for media; ``needed_flops`` are those of ``mmbridge.flops``; ``seconds`` include waiting for data, and what
+    the caller did since the last step does not count.
     """
 
     number: int
@@ -33,6 +35,7 @@ class Step:
     samples: int
     tokens: int
     perceptual: int
+    needed_flops: int
     seconds: float
 
 
@@ -53,7 +56,7 @@ def fit(
     Raises:
         MMBridgeError: one such step more; its samples are named.
     """
-    source, ranks = iter(batches), engine.ranks
+    source, ranks, needed = iter(batches), engine.ranks, NeededFlops(engine.bridge)
     for number in range(first + 1, steps + 1):
         began = time.perf_counter()
         taken = list(islice(source, accumulate))
@@ -65,11 +68,11 @@ def fit(
             engine.backward(loss, last=place == accumulate)
             losses.append(loss.detach())
         own: list[list[float]] = torch.stack(losses).tolist()  # the one time in a step that the device is waited for
-        counts = [_count(engine, batch) for batch in taken]
+        counts = [_count(engine, needed, batch) for batch in taken]
         sums = ranks.total(
             [sum(column) for column in zip(*own, strict=True)] + [sum(each) for each in zip(*counts, strict=True)]
         )
-        named, (samples, tokens, perceptual) = dict(zip(engine.names, sums, strict=False)), map(int, sums[-3:])
+        named, (samples, tokens, perceptual, flops) = dict(zip(engine.names, sums, strict=False)), map(int, sums[-4:])
         lr, norm, loss = engine.lr, 0.0, sum(named.values())
         if math.isfinite(loss) and any(terms):
             norm = engine.step()
@@ -93,14 +96,15 @@ def fit(
             samples=samples,
             tokens=tokens,
             perceptual=perceptual,
+            needed_flops=flops,
             seconds=time.perf_counter() - began,
         )
 
 
-def _count(engine: Engine, batch: Batch) -> tuple[int, int, int]:
-    """Samples, supervised tokens and perceptual tokens."""
+def _count(engine: Engine, needed: NeededFlops, batch: Batch) -> tuple[int, int, int, int]:
+    """Samples, supervised tokens, perceptual tokens and FLOPs needed."""
     tokens = sum(sum(prompt.supervised) for prompt in batch.prompts)
-    return len(batch), tokens, sum(map(sum, engine.bridge.perceptual_tokens(batch).values()))
+    return len(batch), tokens, sum(map(sum, engine.bridge.perceptual_tokens(batch).values())), needed(batch)
 
 
 def _suspects(batches: Sequence[Batch], losses: Sequence[Sequence[float]], ranks: Ranks) -> str:

@@ -45,7 +45,8 @@ class StageLog:
     ) -> None:
         self._progress, self._metrics, self._every, self._last = progress, metrics, every, last
         self._bad = 0 if stage.on_bad_step == "raise" else int(stage.on_bad_step.skip_up_to * last)
-        self._totals: dict[str, float] = {"steps": 0, "steps_left_out": 0, "samples": 0, "tokens": 0, "seconds": 0.0}
+        counted = ("steps", "steps_left_out", "samples", "tokens", "needed_flops", "seconds")
+        self._totals: dict[str, float] = dict.fromkeys(counted, 0)
         self._loss = 0.0
 
     @property
@@ -69,6 +70,8 @@ class StageLog:
             "perceptual_tokens": step.perceptual,
             "samples": step.samples,
             "samples_per_second": step.samples / step.seconds,
+            "needed_flops": step.needed_flops,
+            "needed_tflops_per_second": step.needed_flops / step.seconds / 1e12,
         }
         if len(step.losses) > 1:
             values |= {f"loss/{name}": value for name, value in step.losses.items()}
@@ -77,6 +80,7 @@ class StageLog:
         self._loss = step.loss
         self._totals["samples"] += step.samples
         self._totals["tokens"] += step.tokens
+        self._totals["needed_flops"] += step.needed_flops
 
     def state(self) -> State:
         """The totals so far."""
@@ -84,7 +88,7 @@ class StageLog:
 
     def load_state(self, state: State) -> None:
         """Goes on from there."""
-        self._totals, self._loss = dict(state.values["totals"]), state.values["loss"]
+        self._totals, self._loss = self._totals | state.values["totals"], state.values["loss"]
 
     def validate(self, validation: Validation, step: int) -> None:
         """Validates, shows and keeps what came out."""
@@ -95,7 +99,8 @@ class StageLog:
     @property
     def summary(self) -> dict[str, Any]:
         """The stage in figures."""
-        return {"loss": self._loss} | self._totals
+        rate = self._totals["needed_flops"] / max(self._totals["seconds"], 1e-9) / 1e12
+        return {"loss": self._loss} | self._totals | {"needed_tflops_per_second": rate}
 
 
 class Run:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmbridge import loop
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import Sample
 from mmbridge.errors import MMBridgeError
@@ -49,6 +50,12 @@ class Ledger:
         self.calls.append("drop")
 
 
+@pytest.fixture(autouse=True)
+def needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This engine's bridge has no parts to read: a batch needs ten FLOPs a sample."""
+    monkeypatch.setattr(loop, "NeededFlops", lambda bridge: lambda batch: 10 * len(batch))
+
+
 def batch(*names: str) -> Batch:
     """Samples of as many supervised tokens as their names have letters."""
     prompts = tuple(Prompt(name, (0,) * len(name), (True,) * len(name), (), name) for name in names)
@@ -76,6 +83,7 @@ def test_a_step_is_all_its_batches_then_one_step() -> None:
     ]
     assert [(step.number, step.samples, step.tokens, step.perceptual) for step in steps] == [(1, 3, 6, 9), (2, 2, 2, 6)]
     assert [step.loss for step in steps] == [1.0, 1.0]
+    assert [step.needed_flops for step in steps] == [30, 20]
     assert (steps[0].lr, steps[0].grad_norm, steps[0].losses) == (0.5, 1.0, {"next_token": 1.0})
 
 

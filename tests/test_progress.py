@@ -8,7 +8,18 @@ from rich.console import Console
 from mmbridge.loop import Step
 from mmbridge.progress import TrainingProgress
 
-STEP = Step(number=1, loss=1.0, losses={}, lr=0.1, grad_norm=1.0, samples=8, tokens=30, perceptual=128, seconds=0.5)
+STEP = Step(
+    number=1,
+    loss=1.0,
+    losses={},
+    lr=0.1,
+    grad_norm=1.0,
+    samples=8,
+    tokens=30,
+    perceptual=128,
+    needed_flops=10**9,
+    seconds=0.5,
+)
 
 
 def shown(terminal: bool) -> str:

@@ -65,6 +65,14 @@ def stopping(where: int) -> Callable[..., Any]:
     return interrupted
 
 
+def assert_rates_are_of_needed_flops(steps: list[dict[str, float]], summary: dict[str, Any]) -> None:
+    assert all(step["needed_flops"] > 0 for step in steps)
+    assert summary["needed_flops"] == sum(step["needed_flops"] for step in steps)
+    seconds = sum(step["needed_flops"] / (step["needed_tflops_per_second"] * 1e12) for step in steps)
+    assert summary["seconds"] == pytest.approx(seconds)
+    assert summary["needed_tflops_per_second"] == pytest.approx(summary["needed_flops"] / seconds / 1e12)
+
+
 def test_a_run_folder_says_all_there_is_to_know(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +96,7 @@ def test_a_run_folder_says_all_there_is_to_know(
         ].keys()
         assert Bridge.from_pretrained(stage, device="cpu").stage == name
         assert list((run / "tensorboard" / name).glob("events*"))
+        assert_rates_are_of_needed_flops(lines(stage), json.loads((stage / "metrics.json").read_text()))
     assert (bridge.stage, bridge.metrics["steps"], bridge.training) == ("instruct", 3, False)
     assert equal(bridge.own_tensors(), weights(run))
     assert not any(each.requires_grad for each in bridge.parameters())

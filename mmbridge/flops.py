@@ -1,0 +1,109 @@
+"""The floating-point operations that a training step of a bridge needs, as closed formulas; nothing runs.
+
+Symbols: V views, n tokens of a view inside its encoder, D the encoder's width, b blocks up to the deepest tap, R tokens
+that a connector projects. A multiply-add is two FLOPs.
+
+    encoder     per view: 2·n·(matrices of b blocks) + 4·b·D·n² for attention + 2·cells·(patch convolution)
+    connector   2·R·(its matrices), three times over while it trains (output, weight's gradient, input's gradient);
+                the first matrix twice only, as frozen features need no gradient
+    LLM         ``mmbridge.llm.flops``, sample by sample
+
+Not counted: norms, activations, resampling without weights, and the pooling head behind an encoder's blocks. Of a tiled
+image, tokens that only show padding are not projected.
+
+What is needed does not depend on how it is computed. What a program executes can be more (padding, positions whose
+results nothing reads, recomputation); ``mmbridge.evaluation.flops`` counts that.
+"""
+
+from itertools import chain
+from math import prod
+
+import numpy as np
+from torch import nn
+
+from mmbridge.bridge import Bridge
+from mmbridge.connectors.connector import Connector
+from mmbridge.connectors.tiles import packed_length
+from mmbridge.data.batch import Batch
+from mmbridge.data.sample import MediumKind
+from mmbridge.encoders.base import Tiling
+from mmbridge.encoders.vision import VisionEncoder
+from mmbridge.llm.flops import LanguageModelFlops, Row
+from mmbridge.matrices import matrices
+
+
+class NeededFlops:
+    """What batches need for a training step, forward and backward.
+
+    Reads the parts of a bridge once; what is frozen and what trains must be settled by then.
+    """
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._llm = LanguageModelFlops(bridge.llm)
+        self._views = {name: encoder_flops(bridge.encoders[name]) for name in bridge.prepare}
+        self._token: dict[str, int] = {}
+        self._learning = set[MediumKind]()
+        for name, config in bridge.recipe.connectors.items():
+            self._token[name] = _per_token(bridge.connectors[name])
+            if any(parameter.requires_grad for parameter in bridge.connectors[name].parameters()):
+                self._learning.add(config.medium)
+
+    def __call__(self, batch: Batch) -> int:
+        """FLOPs of all parts together."""
+        return self.encoders(batch) + self.connectors(batch) + self.llm(batch)
+
+    def encoders(self, batch: Batch) -> int:
+        """FLOPs of the encoders over the batch's views."""
+        return sum(each * sum(len(one.inputs) for one in batch.views[name]) for name, each in self._views.items())
+
+    def connectors(self, batch: Batch) -> int:
+        """FLOPs of the connectors, forward and backward."""
+        total = 0
+        for name, config in self._bridge.recipe.connectors.items():
+            connector = self._bridge.connectors[name]
+            views = batch.views[config.encoders[0]]
+            total += self._token[name] * sum(_projected(connector, view.tiling) for view in views)
+        return total
+
+    def llm(self, batch: Batch) -> int:
+        """FLOPs of the language model, forward and backward."""
+        return sum(map(self._llm, self.rows(batch)))
+
+    def rows(self, batch: Batch) -> list[Row]:
+        """Each sample as the LLM will read it: its perceptual tokens in place of its placeholders."""
+        waiting = {kind: iter(counts) for kind, counts in self._bridge.perceptual_tokens(batch).items()}
+        found = []
+        for prompt in batch.prompts:
+            places = np.array([placeholder.position for placeholder in prompt.placeholders], dtype=np.int64)
+            counts = np.array([next(waiting[placeholder.medium]) for placeholder in prompt.placeholders], np.int64)
+            shifts = np.concatenate([[0], np.cumsum(counts - 1)])  # of what stands behind so many placeholders
+            said = np.flatnonzero(prompt.supervised)
+            predicting = said + shifts[np.searchsorted(places, said)] - 1
+            learning = np.array([placeholder.medium in self._learning for placeholder in prompt.placeholders], np.bool_)
+            first = (places + shifts[:-1])[learning & (counts > 0)]
+            found.append(Row(predicting[predicting >= 0], int(first[0]) if len(first) else None))
+        return found
+
+
+def encoder_flops(encoder: nn.Module) -> int:
+    """FLOPs of one view on its way to the deepest tap."""
+    assert isinstance(encoder, VisionEncoder)
+    tokens, used = encoder.sequence, encoder.blocks[: max(encoder.taps)]
+    sizes = sum(matrix.size for matrix in chain.from_iterable(map(matrices, used)))
+    patch = next(each for each in encoder.model.modules() if isinstance(each, nn.Conv2d))
+    pixels = patch.in_channels // patch.groups * prod(patch.kernel_size)
+    attention = 2 * len(used) * patch.out_channels * tokens**2
+    return 2 * (tokens * sizes + attention + encoder.cells * pixels * patch.out_channels)
+
+
+def _per_token(connector: nn.Module) -> int:
+    first, *others = [*matrices(connector)]
+    learning = any(parameter.requires_grad for parameter in connector.parameters())
+    backward = sum(matrix.size * (learning + matrix.trains) for matrix in others) + first.size * first.trains
+    return 2 * (first.size + sum(matrix.size for matrix in others) + backward)
+
+
+def _projected(connector: nn.Module, tiling: Tiling | None) -> int:
+    assert isinstance(connector, Connector)
+    return connector.facts.tokens if tiling is None else packed_length(connector.facts.grid, tiling, newline=False)

@@ -22,7 +22,6 @@ from transformers import LlavaForConditionalGeneration
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
 from mmbridge.encoders.base import Views
-from mmbridge.engine import TorchEngine
 from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import NeededFlops
 from mmbridge.frozen import freeze
@@ -30,6 +29,7 @@ from mmbridge.llava import load_llava
 from mmbridge.llm.prompt import Placeholder, Prompt
 from mmbridge.memory_floor import memory_floor
 from mmbridge.stage import StageConfig
+from mmbridge.torch_engine import TorchEngine
 from mmbridge.trainable import unfreeze
 
 TOLERANCE = 1e-5

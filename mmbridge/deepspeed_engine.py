@@ -132,6 +132,7 @@ class DeepSpeedEngine:
         self.bridge.to(self._device)
 
     def state(self) -> State:
+        self._link()
         tensors = {f"{name}/weight": each for name, each in self.weights().items()}
         made = next((each for each in self._optimiser.state.values() if each), {})
         for key, value in made.items():
@@ -161,6 +162,13 @@ class DeepSpeedEngine:
             losses = self.losses(Batch((), {}, ()), [1] * len(self.names))
             self.backward(losses, last=place + 1 == self._stage.accumulate)
         self._engine.step()
+        self._link()
+
+    def _link(self) -> None:
+        """DeepSpeed links shards of state to parameters once, when only the first group's have been made."""
+        if self._zero in (1, 2):
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _whole(self, parameter: nn.Parameter, key: str | None) -> Tensor:
         """A parameter, or what the optimiser has of it, in main memory."""

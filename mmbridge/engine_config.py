@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from mmbridge.config import Config
 
@@ -87,4 +87,11 @@ _DECIDED = {
 }
 """Keys of DeepSpeed's configuration that the recipe has its own for."""
 
-EngineConfig = Annotated[TorchEngineConfig | DeepSpeedEngineConfig, Field(discriminator="kind")]
+
+def _torch_unless_said(given: Any) -> Any:
+    return {"kind": "torch", **given} if isinstance(given, Mapping) else given
+
+
+EngineConfig = Annotated[
+    TorchEngineConfig | DeepSpeedEngineConfig, Field(discriminator="kind"), BeforeValidator(_torch_unless_said)
+]

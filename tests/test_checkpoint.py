@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_the_ones_before(tmp_path: Path, monkeypatch: pytest.
     assert same(read(tmp_path, 1), state())
 
 
-@pytest.mark.parametrize("name", ["rank-0.safetensors", "rank-0.json", "manifest.json"])
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("harm", ["gone", "cut", "turned", "empty"])
 def test_damage_is_noticed(name: str, harm: str, tmp_path: Path) -> None:
     write(tmp_path, 1, state(), keep=1)
@@ -79,7 +79,7 @@ def test_damage_is_noticed(name: str, harm: str, tmp_path: Path) -> None:
         read(tmp_path, 1)
 
 
-@pytest.mark.parametrize("manifest", [[], {}, {"rank-0.json": {}}, "text", None])
+@pytest.mark.parametrize("manifest", [[], {}, {"state.json": {}}, "text", None])
 def test_a_manifest_of_something_else_is_damage(manifest: object, tmp_path: Path) -> None:
     write(tmp_path, 1, state(), keep=1)
     (tmp_path / "step-00000001" / "manifest.json").write_text(json.dumps(manifest))

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from mmbridge.data.batch import Batch
-from mmbridge.engine import TorchEngine
 from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import NeededFlops
 from mmbridge.llm.flops import Row
+from mmbridge.torch_engine import TorchEngine
 from tests.tiny_step import FEED, GROUPS, HEADS, IMAGE, LAYERS, QUESTION, TOKENS, WIDTH, batch_of, sample, started
 
 OTHERS = 2 * WIDTH * HEADS + 3 * WIDTH * FEED

@@ -10,6 +10,7 @@ from mmbridge.progress import TrainingProgress
 
 STEP = Step(
     number=1,
+    left_out="",
     loss=1.0,
     losses={},
     lr=0.1,

@@ -9,7 +9,7 @@ from PIL import Image
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import Medium, Message, Sample
-from mmbridge.engine import TorchEngine
+from mmbridge.torch_engine import TorchEngine
 from mmbridge.trainable import unfreeze
 from tests.tiny import tiny_clip, tiny_llm
 from tests.tiny_bridge import tiny_recipe, tiny_stage

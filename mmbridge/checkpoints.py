@@ -98,7 +98,7 @@ class Checkpoints:
         ranks: Ranks = ALONE,
     ) -> None:
         self._folder, self._config, self._ranks = folder, config, ranks
-        self._parts: dict[str, Kept] = {"random": RandomState(ranks), **parts}
+        self._parts: dict[str, Kept] = {**parts, "random": RandomState(ranks)}  # last: putting the others may draw
         self._interruption = Interruption()
         self._writer = ThreadPoolExecutor(1)
         self._pending: tuple[int, Future[None]] | None = None

@@ -129,6 +129,8 @@ class DeepSpeedEngine:
         """Takes DeepSpeed's hooks off and makes the bridge whole again."""
         self._engine.destroy()
         made_whole(self.bridge.modules())
+        for each in self._trainable.values() if self._zero < 3 else ():
+            each.data = each.detach().clone()  # was a view of one long tensor
         self.bridge.to(self._device)
 
     def state(self) -> State:

@@ -136,7 +136,7 @@ class DeepSpeedEngine:
     def state(self) -> State:
         self._link()
         tensors = {f"{name}/weight": each for name, each in self.weights().items()}
-        made = next((each for each in self._optimiser.state.values() if each), {})
+        made: dict[str, Tensor] = next((each for each in self._optimiser.state.values() if each), {})
         for key, value in made.items():
             for name, each in self._trainable.items():
                 tensors[f"{name}/{key}"] = value.clone() if key == "step" else self._whole(each, key)

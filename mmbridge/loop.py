@@ -62,12 +62,12 @@ def fit(
         taken = list(islice(source, accumulate))
         assert len(taken) == accumulate, f"data ran out at step {number} of {steps}"
         terms = [int(each) for each in ranks.total(engine.terms(taken))]
-        losses = []
+        parts = []
         for place, batch in enumerate(taken, start=1):
-            loss = engine.losses(batch, terms)
-            engine.backward(loss, last=place == accumulate)
-            losses.append(loss.detach())
-        own: list[list[float]] = torch.stack(losses).tolist()  # the one time in a step that the device is waited for
+            losses = engine.losses(batch, terms)
+            engine.backward(losses, last=place == accumulate)
+            parts.append(losses.detach())
+        own: list[list[float]] = torch.stack(parts).tolist()  # the one time in a step that the device is waited for
         counts = [_count(engine, needed, batch) for batch in taken]
         sums = ranks.total(
             [sum(column) for column in zip(*own, strict=True)] + [sum(each) for each in zip(*counts, strict=True)]

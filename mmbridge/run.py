@@ -22,85 +22,18 @@ from rich.console import Console
 
 from mmbridge.bridge import Bridge
 from mmbridge.bridge_folder import files, fill, find, replaced, write
-from mmbridge.checkpoint import State, read, steps
+from mmbridge.checkpoint import read, steps
 from mmbridge.checkpoints import Checkpoints, Found, Kept, newest
 from mmbridge.environment import environment
 from mmbridge.errors import RecipeError, UserError
-from mmbridge.loop import Step
 from mmbridge.metrics_log import MetricsLog, require_installed
 from mmbridge.progress import TrainingProgress
 from mmbridge.ranks import ALONE, Ranks
 from mmbridge.recipe import Recipe
-from mmbridge.recipe_file import parse
+from mmbridge.resumable import ENVIRONMENT, RECIPE, require_same_steps
 from mmbridge.stage import StageConfig
+from mmbridge.stage_log import StageLog
 from mmbridge.trainable import settle
-from mmbridge.validation import Validation
-
-
-class StageLog:
-    """Where a stage tells how it goes: the progress shown, and the figures kept."""
-
-    def __init__(
-        self, progress: TrainingProgress, metrics: MetricsLog, stage: StageConfig, every: int, last: int
-    ) -> None:
-        self._progress, self._metrics, self._every, self._last = progress, metrics, every, last
-        self._bad = 0 if stage.on_bad_step == "raise" else int(stage.on_bad_step.skip_up_to * last)
-        counted = ("steps", "steps_left_out", "samples", "tokens", "needed_flops", "seconds")
-        self._totals: dict[str, float] = dict.fromkeys(counted, 0)
-        self._loss = 0.0
-
-    @property
-    def spare(self) -> int:
-        """How many more steps may be left out."""
-        return self._bad - int(self._totals["steps_left_out"])
-
-    def step(self, step: Step) -> None:
-        """Shows and keeps a step."""
-        self._totals["steps_left_out" if step.left_out else "steps"] += 1
-        self._totals["seconds"] += step.seconds
-        if step.left_out:
-            self._metrics.write(step.number, {"left_out": 1}, everywhere=True)
-            self._progress.say(f"step {step.number} left out, {self.spare} more may be: {step.left_out}")
-            return
-        values = {
-            "loss": step.loss,
-            "lr": step.lr,
-            "grad_norm": step.grad_norm,
-            "tokens": step.tokens,
-            "perceptual_tokens": step.perceptual,
-            "samples": step.samples,
-            "samples_per_second": step.samples / step.seconds,
-            "needed_flops": step.needed_flops,
-            "needed_tflops_per_second": step.needed_flops / step.seconds / 1e12,
-        }
-        if len(step.losses) > 1:
-            values |= {f"loss/{name}": value for name, value in step.losses.items()}
-        self._metrics.write(step.number, values, everywhere=step.number % self._every == 0 or step.number == self._last)
-        self._progress.step(step)
-        self._loss = step.loss
-        self._totals["samples"] += step.samples
-        self._totals["tokens"] += step.tokens
-        self._totals["needed_flops"] += step.needed_flops
-
-    def state(self) -> State:
-        """The totals so far."""
-        return State({}, {"totals": dict(self._totals), "loss": self._loss})
-
-    def load_state(self, state: State) -> None:
-        """Goes on from there."""
-        self._totals, self._loss = self._totals | state.values["totals"], state.values["loss"]
-
-    def validate(self, validation: Validation, step: int) -> None:
-        """Validates, shows and keeps what came out."""
-        values = validation(step)
-        self._metrics.write(step, values, everywhere=True)
-        self._progress.say("  ".join(f"{name} {value:.4f}" for name, value in values.items()))
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """The stage in figures."""
-        rate = self._totals["needed_flops"] / max(self._totals["seconds"], 1e-9) / 1e12
-        return {"loss": self._loss} | self._totals | {"needed_tflops_per_second": rate}
 
 
 class Run:
@@ -127,14 +60,14 @@ class Run:
         self._found: Found | None = None
         require_installed(recipe.log)
         self._refuse_foreign()
-        if resume and (folder / "recipe.yaml").exists():
-            self._refuse_another_recipe()
+        if resume:
+            require_same_steps(recipe, folder, ranks.count)
         ranks.wait()  # until all have seen the folder as it was
         if ranks.main:
             (folder / "stages").mkdir(parents=True, exist_ok=True)
-            (folder / "recipe.yaml").write_text(recipe.dump(), encoding="utf-8")
+            (folder / RECIPE).write_text(recipe.dump(), encoding="utf-8")
             told = json.dumps(environment(recipe, ranks), indent=2)
-            (folder / "environment.json").write_text(told + "\n", encoding="utf-8")
+            (folder / ENVIRONMENT).write_text(told + "\n", encoding="utf-8")
 
     @property
     def todo(self) -> list[StageConfig]:
@@ -185,7 +118,7 @@ class Run:
                     for old in (partial, curves):
                         shutil.rmtree(old, ignore_errors=True)
                     partial.mkdir()
-                shutil.copyfile(self.folder / "environment.json", partial / "environment.json")
+                shutil.copyfile(self.folder / ENVIRONMENT, partial / ENVIRONMENT)
                 stack.enter_context(metrics)
             progress = stack.enter_context(TrainingProgress(stage.name, steps, every, self.console, first))
             if found:
@@ -249,28 +182,8 @@ class Run:
             problem = f"expected an empty folder, found a run with {what} ({', '.join(names)})"
             raise UserError(self.folder, problem, "--resume goes on with it; or name another --out")
 
-    def _refuse_another_recipe(self) -> None:
-        path = self.folder / "recipe.yaml"
-        saved = _flat(parse(path.read_text(encoding="utf-8"), str(path)).model_dump(mode="json"))
-        now = _flat(self.recipe.model_dump(mode="json"))
-        for key in sorted(saved.keys() | now.keys()):
-            if saved.get(key) != now.get(key):
-                problem = f"expected {saved.get(key)!r} as in {path}, found {now.get(key)!r}"
-                raise RecipeError(key, problem, "resume with the recipe of the run, or name another --out")
-
 
 def plain_or_terminal() -> Console:
     """Standard output; wide where it is no terminal, so that nothing is cut off in a log."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Nested sections as dotted keys."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if inner is None:
-        return {key: value}
-    flat: dict[str, Any] = {}
-    for name, each in inner:
-        flat |= _flat(each, f"{key}.{name}" if key else str(name))
-    return flat

@@ -1,12 +1,17 @@
 """What the engines under DeepSpeed share: how it is started, and how a bridge is made whole again."""
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import deepspeed
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it is looked for, and that is told on standard output
+
+import deepspeed
 from deepspeed.runtime.zero import GatheredParameters
 from torch import nn
 
@@ -74,7 +79,10 @@ def gathered(parameter: nn.Parameter) -> AbstractContextManager[object]:
     """Within it a parameter that ZeRO-3 has sharded is whole; what is written to it there is kept."""
     if not hasattr(parameter, "ds_id"):
         return nullcontext()
-    return GatheredParameters(parameter, modifier_rank=0 if parameter.requires_grad else None)
+    whole: AbstractContextManager[object] = GatheredParameters(
+        parameter, modifier_rank=0 if parameter.requires_grad else None
+    )
+    return whole
 
 
 def made_whole(modules: Iterable[nn.Module]) -> None:

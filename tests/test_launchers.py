@@ -116,10 +116,25 @@ def test_two_processes_stopped_anywhere_go_on_to_the_bit(
         assert equal(weights(run / "stages" / stage), weights(whole / "stages" / stage))
 
 
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_were_stopped(written: Path, whole: Path, tmp_path: Path) -> None:
+    """With plain torch instead of ZeRO, and batches twice as large: the steps have the same samples."""
+    run = tmp_path / "run"
+    arguments = command(torchrun(), written, run, *ZERO_2, "--stage", "align")
+    stopped(arguments, run / "stages" / "align.partial" / "checkpoints", 2, signal.SIGKILL)
+    alone = [sys.executable, "-m", "mmbridge", "train", str(written), "--out", str(run), "--stage", "align", "--resume"]
+    refused = launched(alone)
+    assert refused.returncode == 2
+    assert "stages.align.batch: expected batch × accumulate × processes to be 4 as in" in refused.stderr
+    done = launched([*alone, "stages.align.batch=4", "stages.instruct.batch=4"])
+    assert done.returncode == 0, done.stderr
+    assert curve(run / "stages/align") == pytest.approx(curve(whole / "stages/align"), rel=1e-5)
+
+
 def stopped(arguments: Sequence[str], checkpoints: Path, step: int, how: signal.Signals) -> None:
     """Runs until there is a checkpoint of this step, and a little longer: the second process, or all, are stopped."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet) as process:
+    environment, quiet = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
+    with subprocess.Popen(arguments, env=environment, stdout=quiet, stderr=quiet) as process:
         deadline = time.monotonic() + 240
         while max(checkpoint.steps(checkpoints), default=0) < step and process.poll() is None:
             assert time.monotonic() < deadline

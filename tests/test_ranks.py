@@ -53,7 +53,7 @@ def recipe(folder: Path, media: str, precision: str, batch: int, **changes: Any)
     images = {"kind": "files", "path": "DATA", "task": "caption"}
     text = {"kind": "files", "path": str(folder / "talk.jsonl"), "task": "messages"}
     mix = {"image": [images], "text": [text], "mixed": [images, text]}[media]
-    stage = {
+    stage: dict[str, Any] = {
         "data": {"mix": mix},
         "train": ["connectors.*", "llm.*.1.mlp*"] if media == "text" else ["connectors.*"],
         "script": "instruct",

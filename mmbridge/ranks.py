@@ -4,6 +4,7 @@ What they decide together (how many terms a step has, whether it is taken, wheth
 memory, over gloo, so that no accelerator is waited for. Nothing is pickled on the way.
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -83,7 +84,9 @@ ALONE = Ranks()
 
 @contextmanager
 def together(alone: bool = False) -> Iterator[Ranks]:
-    """The ranks that the launcher's environment tells of, with a process group that is closed on every way out.
+    """The ranks that the launcher's environment tells of, with a process group.
+
+    It is closed when the process ends, however it ends: DeepSpeed remembers a group, and would use a closed one again.
 
     Args:
         alone: a group is opened for a single process as well, for an engine that wants one.
@@ -93,18 +96,8 @@ def together(alone: bool = False) -> Iterator[Ranks]:
         MMBridgeError: another process has gone.
     """
     ranks = _told()
-    if dist.is_initialized() or (ranks.count == 1 and not alone):
-        yield ranks
-        return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    try:
-        if ranks.count == 1:
-            store = dist.HashStore()  # type: ignore[attr-defined]
-            dist.init_process_group(backend, store=store, rank=0, world_size=1)
-        else:
-            dist.init_process_group(backend)
-    except (ValueError, RuntimeError) as error:
-        raise UserError("RANK, WORLD_SIZE, MASTER_ADDR", f"no group of processes ({_first_line(error)})") from error
+    if not dist.is_initialized() and (ranks.count > 1 or alone):
+        _open(ranks)
     try:
         yield ranks
     except RuntimeError as error:
@@ -112,8 +105,20 @@ def together(alone: bool = False) -> Iterator[Ranks]:
             raise
         problem = f"process {ranks.rank}: another process has gone ({_first_line(error)}); what it said tells why"
         raise MMBridgeError(problem) from error
-    finally:
-        dist.destroy_process_group()
+
+
+def _open(ranks: Ranks) -> None:
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        if ranks.count == 1:
+            os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks the environment
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        else:
+            dist.init_process_group(backend)
+    except (ValueError, RuntimeError) as error:
+        raise UserError("RANK, WORLD_SIZE, MASTER_ADDR", f"no group of processes ({_first_line(error)})") from error
+    atexit.register(dist.destroy_process_group)
 
 
 def _told() -> Ranks:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from mmbridge import checkpoint
+from mmbridge import Bridge, checkpoint
 from mmbridge.recipe import Recipe
 from mmbridge.train import train
 from tests.processes import free_port
@@ -88,6 +88,24 @@ def test_torchrun_leaves_what_one_process_leaves(parts: Path, whole: Path, tmp_p
         f"import sys; sys.modules['deepspeed'] = None; import mmbridge; mmbridge.Bridge.from_pretrained({str(whole)!r})"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optim", [{"lr": 1e-2}, {"kind": "muon", "lr": 1e-2}])
+def test_one_process_needs_no_launcher(optim: dict[str, Any], parts: Path, tmp_path: Path) -> None:
+    """What was sharded is whole again: the bridge answers, and its folder is that of plain torch."""
+    found = []
+    for engine in ({"kind": "torch"}, *({"kind": "deepspeed", "zero_stage": stage} for stage in range(4))):
+        out = tmp_path / str(len(found))
+        bridge = train(tiny_recipe(parts, tiny_stage(optim=optim), engine={**engine, "device": "cpu"}), out)
+        text = bridge.caption(parts / "data" / "000.png").text
+        found.append((curve(out / "stages/align"), text, keys(out / "bridge")))
+        assert bridge.caption(parts / "data" / "000.png").text == text
+        assert Bridge.from_pretrained(out, device="cpu").caption(parts / "data" / "000.png").text == text
+    expected = found[0]
+    for losses, text, names in found[1:]:
+        assert losses == pytest.approx(expected[0], rel=1e-5)
+        assert (text, names) == expected[1:]
 
 
 @pytest.mark.slow

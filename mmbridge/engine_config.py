@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mmbridge.config import Config
 
@@ -57,6 +57,14 @@ class DeepSpeedEngineConfig(Config):
             if (name and isinstance(inner, Mapping) and name in inner) or (not name and section in given):
                 raise ValueError(f"{key}: expected keys that the recipe does not decide; set {ours}")
         return given
+
+    @model_validator(mode="after")
+    def _apply(self) -> "DeepSpeedEngineConfig":
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer: expected zero_stage 1, 2 or 3, found 0")
+        if self.offload_param and self.zero_stage < 3:
+            raise ValueError(f"offload_param: expected zero_stage 3, found {self.zero_stage}")
+        return self
 
     def build(self, bridge: "Bridge", stage: "StageConfig", steps: int, key: str, ranks: "Ranks") -> "Engine":
         """The engine of a stage; the bridge goes to its device."""

@@ -19,6 +19,7 @@ from tests.processes import free_port
 from tests.test_train import curve, equal, lines, validated, weights
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
+STEPS = 24
 DATA = {"mix": [{"kind": "files", "path": "DATA", "task": "caption"}], "workers": 1}
 
 
@@ -31,7 +32,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(parts: Path, batch: int) -> Recipe:
     """Two stages of steps of 4 samples, past the end of an epoch of 16; the second has dropout and a validation."""
-    common: dict[str, Any] = {"batch": batch, "steps": 6, "checkpoint": {"every": 1}, "data": DATA}
+    common: dict[str, Any] = {"batch": batch, "steps": STEPS, "checkpoint": {"every": 1}, "data": DATA}
     second = tiny_stage("instruct", script="instruct", validation=validated(metric="loss"), **common)
     second["train"] = ["connectors.*", "llm.*lora*"]
     llm = {"path": str(parts / "llm"), "lora": {"rank": 2, "alpha": 4, "dropout": 0.3}}
@@ -83,7 +84,7 @@ def test_torchrun_leaves_what_one_process_leaves(parts: Path, whole: Path, tmp_p
         assert sorted(each.name for each in one.iterdir()) == sorted(each.name for each in two.iterdir())
         assert keys(one) == keys(two)
     assert curve(whole / "stages/align") == pytest.approx(curve(tmp_path / "one/stages/align"), rel=1e-5)
-    assert len(lines(whole / "stages/align")) == 6  # written by one of the two
+    assert len(lines(whole / "stages/align")) == STEPS  # written by one of the two
     script = (
         f"import sys; sys.modules['deepspeed'] = None; import mmbridge; mmbridge.Bridge.from_pretrained({str(whole)!r})"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from mmbridge.batches import training_batches
@@ -24,6 +25,10 @@ from tests.tiny_bridge import tiny_recipe, tiny_stage
 ENGINES: dict[str, dict[str, Any]] = {
     "torch": {"kind": "torch", "device": "cpu"},
     **{f"zero-{stage}": {"kind": "deepspeed", "device": "cpu", "zero_stage": stage} for stage in range(4)},
+}
+OFFLOADED: dict[str, dict[str, Any]] = {
+    "zero-2 offloaded": {**ENGINES["zero-2"], "offload_optimizer": True},
+    "zero-3 offloaded": {**ENGINES["zero-3"], "offload_optimizer": True, "offload_param": True},
 }
 PRECISIONS = ("float32", "bfloat16")
 MEDIA = ("image", "text", "mixed")
@@ -68,7 +73,8 @@ def recipe(folder: Path, media: str, precision: str, batch: int, **changes: Any)
 
 
 def config(name: str) -> EngineConfig:
-    return (TorchEngineConfig if name == "torch" else DeepSpeedEngineConfig).model_validate(ENGINES[name])
+    kind = TorchEngineConfig if name == "torch" else DeepSpeedEngineConfig
+    return kind.model_validate((ENGINES | OFFLOADED)[name])
 
 
 def started(recipe: Recipe, engine: str, ranks: Ranks) -> tuple[Engine, Loader, int]:
@@ -153,6 +159,7 @@ def all_of_it(folder: str) -> dict[str, Any]:
         muon = recipe(parts, "mixed", "float32", batch=2, optim=MUON)
         found |= {f"{name} muon": curve(muon, name, ranks) for name in ENGINES}
         mixed = recipe(parts, "mixed", "float32", batch=2)
+        found |= {f"{name} mixed": curve(mixed, name, ranks) for name in OFFLOADED}
         found |= {f"{name} poisoned": curve(mixed, name, ranks, poison=2) for name in ENGINES}
         found |= {f"{first} then {then}": gone_on(mixed, first, then, ranks) for first, then in TAKEN_OVER}
     return found
@@ -201,6 +208,27 @@ def test_muon_keeps_matrices_whole_under_zero(parts: Path, two: dict[str, Any]) 
     expected = as_one(parts, "mixed", "float32", optim=MUON)
     for engine in ENGINES:
         same(two[f"{engine} muon"], expected, 1e-4)  # Newton-Schulz works in bfloat16
+
+
+@pytest.mark.slow
+def test_what_is_kept_in_main_memory_takes_the_same_steps(parts: Path, two: dict[str, Any]) -> None:
+    expected = as_one(parts, "mixed", "float32")
+    for engine in OFFLOADED:
+        same(two[f"{engine} mixed"], expected)
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ({"zero_stage": 0, "offload_optimizer": True}, "offload_optimizer: expected zero_stage 1, 2 or 3, found 0"),
+        ({"zero_stage": 2, "offload_param": True}, "offload_param: expected zero_stage 3, found 2"),
+        ({"config": {"bf16": {}}}, "bf16: expected keys that the recipe does not decide; set the stage's precision"),
+        ({"config": {"zero_optimization": {"stage": 1}}}, "zero_optimization.stage: .*; set engine.zero_stage"),
+    ],
+)
+def test_what_contradicts_the_recipe_is_refused(section: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValidationError, match=line):
+        DeepSpeedEngineConfig.model_validate({"kind": "deepspeed", **section})
 
 
 @pytest.mark.slow

@@ -95,8 +95,10 @@ def test_torchrun_leaves_what_one_process_leaves(parts: Path, whole: Path, tmp_p
 @pytest.mark.parametrize("optim", [{"lr": 1e-2}, {"kind": "muon", "lr": 1e-2}])
 def test_one_process_needs_no_launcher(optim: dict[str, Any], parts: Path, tmp_path: Path) -> None:
     """What was sharded is whole again: the bridge answers, and its folder is that of plain torch."""
-    found = []
-    for engine in ({"kind": "torch"}, *({"kind": "deepspeed", "zero_stage": stage} for stage in range(4))):
+    found = list[tuple[list[float], str, list[str]]]()
+    engines: list[dict[str, Any]] = [{"kind": "torch"}]
+    engines += [{"kind": "deepspeed", "zero_stage": stage} for stage in range(4)]
+    for engine in engines:
         out = tmp_path / str(len(found))
         bridge = train(tiny_recipe(parts, tiny_stage(optim=optim), engine={**engine, "device": "cpu"}), out)
         text = bridge.caption(parts / "data" / "000.png").text

@@ -36,6 +36,7 @@ test: $(READY)
 	$(PYTEST)
 
 prove: $(READY)
+	$(BIN)/python benchmarks/killed.py
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/first_bridge.py
 

@@ -22,7 +22,7 @@ from record import Record
 from safetensors.torch import load_file
 
 STAGES = ("align", "instruct")
-STEPS = 120
+STEPS = 80
 
 
 def command(out: Path, processes: int, workers: int) -> list[str]:
@@ -90,7 +90,7 @@ def trial(folder: Path, processes: int, workers: int, kills: int) -> dict[str, A
     whole, killed = folder / f"whole-{processes}", folder / f"killed-{processes}-{workers}"
     subprocess.run(command(whole, processes, workers=0), check=True, stdout=subprocess.DEVNULL)
     at = []
-    while len(at) < kills and (step := lived(command(killed, processes, workers), killed, 1.0)):
+    while len(at) < kills and (step := lived(command(killed, processes, workers), killed, 4.0)):
         at.append(step)
     subprocess.run(command(killed, processes, workers), check=True, stdout=subprocess.DEVNULL)
     same = all(

@@ -89,7 +89,7 @@ def trial(folder: Path, processes: int, workers: int, kills: int) -> dict[str, A
     """One run left alone, one killed; where it was killed, and whether the two are equal to the bit."""
     whole, killed = folder / f"whole-{processes}", folder / f"killed-{processes}-{workers}"
     subprocess.run(command(whole, processes, workers=0), check=True, stdout=subprocess.DEVNULL)
-    at = []
+    at = list[int]()
     while len(at) < kills and (step := lived(command(killed, processes, workers), killed, 4.0)):
         at.append(step)
     subprocess.run(command(killed, processes, workers), check=True, stdout=subprocess.DEVNULL)

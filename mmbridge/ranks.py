@@ -6,6 +6,7 @@ memory, over gloo, so that no accelerator is waited for. Nothing is pickled on t
 
 import atexit
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,11 +83,17 @@ ALONE = Ranks()
 """A run of one process."""
 
 
+_LETTING_GO = 0.5
+"""Seconds in which gloo's threads let go of the last tensors. They need the interpreter for it, and a process whose
+interpreter is being taken down meanwhile ends with an abort, after all has gone well."""
+
+
 @contextmanager
 def together(alone: bool = False) -> Iterator[Ranks]:
-    """The ranks that the launcher's environment tells of, with a process group.
+    """The ranks that the launcher's environment tells of, with a process group that is closed on every way out.
 
-    It is closed when the process ends, however it ends: DeepSpeed remembers a group, and would use a closed one again.
+    Within another, it is that one's. A group of one lives as long as its process: DeepSpeed remembers groups, and would
+    use the closed one when the process trains again. Whoever does that in several processes goes through this once.
 
     Args:
         alone: a group is opened for a single process as well, for an engine that wants one.
@@ -96,15 +103,21 @@ def together(alone: bool = False) -> Iterator[Ranks]:
         MMBridgeError: another process has gone.
     """
     ranks = _told()
-    if not dist.is_initialized() and (ranks.count > 1 or alone):
+    opened = not dist.is_initialized() and (ranks.count > 1 or alone)
+    if opened:
         _open(ranks)
     try:
         yield ranks
+        ranks.wait()
     except RuntimeError as error:
         if "gloo" not in str(error) and not isinstance(error, dist.DistError):
             raise
         problem = f"process {ranks.rank}: another process has gone ({_first_line(error)}); what it said tells why"
         raise MMBridgeError(problem) from error
+    finally:
+        if opened and ranks.count > 1:
+            dist.destroy_process_group()
+            time.sleep(_LETTING_GO)
 
 
 def _open(ranks: Ranks) -> None:
@@ -114,11 +127,11 @@ def _open(ranks: Ranks) -> None:
             os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks the environment
             store = dist.HashStore()  # type: ignore[attr-defined]
             dist.init_process_group(backend, store=store, rank=0, world_size=1)
+            atexit.register(dist.destroy_process_group)
         else:
             dist.init_process_group(backend)
     except (ValueError, RuntimeError) as error:
         raise UserError("RANK, WORLD_SIZE, MASTER_ADDR", f"no group of processes ({_first_line(error)})") from error
-    atexit.register(dist.destroy_process_group)
 
 
 def _told() -> Ranks:

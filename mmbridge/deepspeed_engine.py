@@ -11,8 +11,8 @@ pickles, are neither written nor read: state goes by parameter, whole.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -21,67 +21,21 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
-from mmbridge.bridge import Bridge
 from mmbridge.checkpoint import State
-from mmbridge.cpu_attention import prefer_on_cpu
 from mmbridge.data.batch import Batch
-from mmbridge.device import pick
 from mmbridge.engine_config import DeepSpeedEngineConfig
 from mmbridge.objectives.weighted import WeightedObjectives
-from mmbridge.optimiser import Rates, hidden_weights, optimisers
-from mmbridge.ranks import Ranks
-from mmbridge.stage import StageConfig
 from mmbridge.torch_engine import held
-from mmbridge.zero import gathered, initialised, made_whole, nothing
+from mmbridge.zero import ZeroEngine, gathered, initialised
 
 
-class DeepSpeedEngine:
-    """The bridge under ``deepspeed.initialize``.
+class DeepSpeedEngine(ZeroEngine):
+    """LLM and connectors under ``deepspeed.initialize``, with the optimiser."""
 
-    Args:
-        bridge: with ``requires_grad`` set on what trains, not on its device yet; it is put in training mode.
-        stage: objectives, optimiser, schedule and precision.
-        steps: of the whole stage.
-        key: where the stage stands in its recipe, for errors.
-        ranks: the processes that train together; their group is open.
-        config: the engine section.
-
-    Raises:
-        RecipeError: a parameter group matches nothing that trains, or DeepSpeed refuses the configuration.
-        UserError: no such device.
-    """
-
-    def __init__(
-        self, bridge: Bridge, stage: StageConfig, steps: int, key: str, ranks: Ranks, config: DeepSpeedEngineConfig
-    ) -> None:
-        self.bridge, self.ranks, self._stage, self._zero = bridge.train(), ranks, stage, config.zero_stage
-        self._device = pick(config.device, ranks.local)
-        bridge.encoders.to(self._device)
-        if self._device.type == "cpu" and stage.precision == "bfloat16":
-            prefer_on_cpu(bridge.llm.model)
-        self._module = WeightedObjectives(bridge, stage.objectives)
-        self._trainable = {name: each for name, each in bridge.named_parameters() if each.requires_grad}
-        (self._optimiser,) = optimisers(self._trainable, hidden_weights(bridge), stage.optim, f"{key}.optim")
-        self._rates = Rates([self._optimiser], stage.schedule, steps)
-        self._nothing = nothing(bridge)
-        self._engine = initialised(Sharded(self._module), self._optimiser, stage, config)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._module.names
-
-    @property
-    def lr(self) -> float:
-        return self._rates.first
-
-    def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
-        return self._module.terms(batches)
-
-    def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
-        """As in ``Engine``; without samples the modules run all the same, on two tokens that count for nothing."""
-        with self.precision():
-            losses: Tensor = self._engine(batch if len(batch) else self._nothing, terms)
-        return losses if len(batch) else losses * 0
+    def _start(self, config: DeepSpeedEngineConfig) -> Any:
+        (self._optimiser,) = self._optimisers
+        self._compute = engine = initialised(Sharded(self._module), self._optimiser, self._stage, config)
+        return engine
 
     def backward(self, losses: Tensor, last: bool = True) -> None:
         self._engine.set_gradient_accumulation_boundary(last)
@@ -112,9 +66,6 @@ class DeepSpeedEngine:
         self._engine.step()
         delattr(optimiser, name)
 
-    def precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._stage.precision == "bfloat16")
-
     def weights(self) -> dict[str, Tensor]:
         return {name: self._whole(each, None) for name, each in self._trainable.items()}
 
@@ -124,14 +75,6 @@ class DeepSpeedEngine:
                 each.detach().copy_(weights[name])
             if self._zero:
                 safe_set_full_fp32_param(each, weights[name].to(self._device))
-
-    def close(self) -> None:
-        """Takes DeepSpeed's hooks off and makes the bridge whole again."""
-        self._engine.destroy()
-        made_whole(self.bridge.modules())
-        for each in self._trainable.values() if self._zero < 3 else ():
-            each.data = each.detach().clone()  # was a view of one long tensor
-        self.bridge.to(self._device)
 
     def state(self) -> State:
         self._link()

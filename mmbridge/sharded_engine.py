@@ -4,26 +4,21 @@ So what trains stays whole in every process, as in the torch engine, and ZeRO-3 
 is nearly all there is where only connectors train. Stages 0 to 2 shard nothing here.
 """
 
-from collections.abc import Sequence
-
-from torch import Tensor
+from typing import Any
 
 from mmbridge.bridge import Bridge
-from mmbridge.data.batch import Batch
-from mmbridge.device import pick
 from mmbridge.engine_config import DeepSpeedEngineConfig
 from mmbridge.errors import RecipeError
 from mmbridge.ranks import Ranks
 from mmbridge.stage import StageConfig
-from mmbridge.torch_engine import TorchEngine
-from mmbridge.zero import initialised, made_whole, nothing
+from mmbridge.zero import ZeroEngine, initialised
 
 
-class ShardedEngine(TorchEngine):
-    """Plain torch over an LLM whose weights ZeRO-3 shards. Arguments are those of ``DeepSpeedEngine``.
+class ShardedEngine(ZeroEngine):
+    """Plain torch over an LLM whose weights ZeRO-3 shards.
 
     Raises:
-        RecipeError: something inside the LLM trains, or DeepSpeed refuses the configuration.
+        RecipeError: something inside the LLM trains, or what ``ZeroEngine`` raises.
     """
 
     def __init__(
@@ -33,18 +28,7 @@ class ShardedEngine(TorchEngine):
         if trained:
             problem = f"Muon steps whole matrices, and ZeRO-3 shards llm.{trained}"
             raise RecipeError(f"{key}.optim.kind", problem, "set it to adamw, or engine.zero_stage to 2 or less")
-        device = pick(config.device, ranks.local)
-        bridge.encoders.to(device)
-        bridge.connectors.to(device)
-        self._device, self._nothing = device, nothing(bridge)
-        self._shards = initialised(bridge.llm, None, stage, config)
-        super().__init__(bridge, stage, steps, key, ranks)
+        super().__init__(bridge, stage, steps, key, ranks, config)
 
-    def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
-        return super().losses(batch, terms) if len(batch) else super().losses(self._nothing, terms) * 0
-
-    def close(self) -> None:
-        """Takes DeepSpeed's hooks off and makes the LLM whole again."""
-        self._shards.destroy()
-        made_whole(self.bridge.llm.modules())
-        self.bridge.to(self._device)
+    def _start(self, config: DeepSpeedEngineConfig) -> Any:
+        return initialised(self.bridge.llm, None, self._stage, config)

@@ -4,7 +4,7 @@ Losses are parts of means over the terms of all processes, so the sum of the gra
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class TorchEngine:
         if bridge.device.type == "cpu" and stage.precision == "bfloat16":
             prefer_on_cpu(bridge.llm.model)
         self._module = WeightedObjectives(bridge, stage.objectives)
+        self._compute: Callable[[Batch, Sequence[int]], Tensor] = self._module
         self._trainable = {name: each for name, each in bridge.named_parameters() if each.requires_grad}
         self._optimisers = optimisers(self._trainable, hidden_weights(bridge), stage.optim, f"{key}.optim")
         self._rates = Rates(self._optimisers, stage.schedule, steps)
@@ -57,8 +58,7 @@ class TorchEngine:
         if not len(batch):
             return torch.zeros(len(self.names), device=self.bridge.device)
         with self.precision():
-            losses: Tensor = self._module(batch, terms)
-        return losses
+            return self._compute(batch, terms)
 
     def backward(self, losses: Tensor, last: bool = True) -> None:
         if losses.requires_grad:

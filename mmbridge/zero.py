@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,14 +13,60 @@ if not torch.cuda.is_available():
 
 import deepspeed
 from deepspeed.runtime.zero import GatheredParameters
-from torch import nn
+from torch import Tensor, nn
 
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
+from mmbridge.device import pick
 from mmbridge.engine_config import DeepSpeedEngineConfig
 from mmbridge.errors import RecipeError
 from mmbridge.llm.prompt import Prompt
+from mmbridge.ranks import Ranks
 from mmbridge.stage import StageConfig
+from mmbridge.torch_engine import TorchEngine
+
+
+class ZeroEngine(TorchEngine):
+    """A torch engine whose bridge, or a part of it, is DeepSpeed's; ``_start`` hands it over.
+
+    Args:
+        bridge: with ``requires_grad`` set on what trains, not on its device yet; it is put in training mode.
+        stage: objectives, optimiser, schedule and precision.
+        steps: of the whole stage.
+        key: where the stage stands in its recipe, for errors.
+        ranks: the processes that train together; their group is open.
+        config: the engine section.
+
+    Raises:
+        RecipeError: a parameter group matches nothing that trains, or DeepSpeed refuses the configuration.
+        UserError: no such device.
+    """
+
+    def __init__(
+        self, bridge: Bridge, stage: StageConfig, steps: int, key: str, ranks: Ranks, config: DeepSpeedEngineConfig
+    ) -> None:
+        self._device, self._zero = pick(config.device, ranks.local), config.zero_stage
+        bridge.encoders.to(self._device)
+        bridge.connectors.to(self._device)
+        super().__init__(bridge, stage, steps, key, ranks)
+        self._nothing = _nothing(bridge)
+        self._engine = self._start(config)
+
+    def _start(self, config: DeepSpeedEngineConfig) -> Any:
+        """DeepSpeed's engine over its part of the bridge."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
+        """As in ``Engine``; without samples the modules run all the same, on two tokens that count for nothing."""
+        return super().losses(batch, terms) if len(batch) else super().losses(self._nothing, terms) * 0
+
+    def close(self) -> None:
+        """Takes DeepSpeed's hooks off and makes the bridge whole again."""
+        self._engine.destroy()
+        _make_whole(self.bridge.modules())
+        for each in self._trainable.values() if self._zero < 3 else ():
+            each.data = each.detach().clone()  # was a view of one long tensor
+        self.bridge.to(self._device)
 
 
 def initialised(
@@ -69,7 +115,7 @@ def _over(under: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return both
 
 
-def nothing(bridge: Bridge) -> Batch:
+def _nothing(bridge: Bridge) -> Batch:
     """Two tokens, for a process that has no samples while the others have: the modules must run in all of them."""
     pad = bridge.llm.pad_id
     return Batch((Prompt("", (pad, pad), (False, True), (), ""),), {name: [] for name in bridge.prepare}, ())
@@ -85,7 +131,7 @@ def gathered(parameter: nn.Parameter) -> AbstractContextManager[object]:
     return whole
 
 
-def made_whole(modules: Iterable[nn.Module]) -> None:
+def _make_whole(modules: Iterable[nn.Module]) -> None:
     """Puts whole parameters, in main memory, in place of those that ZeRO-3 has sharded.
 
     DeepSpeed's hooks must have been taken off.

@@ -23,13 +23,6 @@ from tests.tiny_bridge import tiny_recipe
 LORA = {"lora": {"rank": 2, "alpha": 2}}
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    tiny_recipe(folder)
-    return folder
-
-
 def made(parts: Path, llm: dict[str, Any] | None = None, **changes: Any) -> Bridge:
     """A bridge whose own tensors are all moved off their starting values."""
     bridge = Bridge(tiny_recipe(parts, llm={"path": str(parts / "llm")} | (llm or {}), **changes))

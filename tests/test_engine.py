@@ -22,13 +22,6 @@ from tests.tiny_bridge import tiny_recipe, tiny_stage
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.5}
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    tiny_recipe(folder)
-    return folder
-
-
 def started(parts: Path, llm: dict[str, Any] | None = None, **changes: Any) -> tuple[TorchEngine, list[Batch]]:
     """An engine for a stage of ``changes``, and all the stage's batches."""
     recipe = tiny_recipe(parts, tiny_stage(**changes), llm={"path": str(parts / "llm")} | (llm or {}))

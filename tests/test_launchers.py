@@ -23,13 +23,6 @@ STEPS = 24
 DATA = {"mix": [{"kind": "files", "path": "DATA", "task": "caption"}], "workers": 1}
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    tiny_recipe(folder)
-    return folder
-
-
 def recipe(parts: Path, batch: int) -> Recipe:
     """Two stages of steps of 4 samples, past the end of an epoch of 16; the second has dropout and a validation."""
     common: dict[str, Any] = {"batch": batch, "steps": STEPS, "checkpoint": {"every": 1}, "data": DATA}

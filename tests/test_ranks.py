@@ -166,11 +166,9 @@ def all_of_it(folder: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    tiny_recipe(folder)
-    talk(folder)
-    return folder
+def parts(parts: Path) -> Path:
+    talk(parts)
+    return parts
 
 
 @pytest.fixture(scope="module")

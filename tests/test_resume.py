@@ -25,13 +25,6 @@ from tests.tiny_bridge import tiny_recipe, tiny_stage
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.3}
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    tiny_recipe(folder)
-    return folder
-
-
 def recipe(parts: Path, **changes: Any) -> Recipe:
     """All that has a state: Muon and AdamW, a schedule, dropout, validation, two batches a step, data left out."""
     stage = {

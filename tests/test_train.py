@@ -19,13 +19,6 @@ from mmbridge.validation import Validation
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    tiny_recipe(folder)
-    return folder
-
-
 def two_stages(parts: Path, **changes: Any) -> Recipe:
     second = tiny_stage("instruct", script="instruct", template="plain")
     return tiny_recipe(parts, tiny_stage(), second, **changes)

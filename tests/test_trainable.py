@@ -12,13 +12,6 @@ from mmbridge.trainable import settle, unfreeze
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    tiny_recipe(folder)
-    return folder
-
-
 def chosen(parts: Path, train: list[str], within: tuple[str, ...] = ("connectors.", "llm."), **changes: Any) -> Bridge:
     llm = {"path": str(parts / "llm")} | changes.pop("llm", {})
     recipe = tiny_recipe(parts, tiny_stage(train=train, **changes), llm=llm)

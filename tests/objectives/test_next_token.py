@@ -25,13 +25,6 @@ SAMPLES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    tiny_recipe(folder)
-    return folder
-
-
 def reference_loss(folder: Path) -> float:
     """transformers: the chat template with its own mask of what the assistant says, labels of -100 elsewhere."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)

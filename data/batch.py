@@ -1,7 +1,9 @@
 """What the loader hands to the bridge."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,14 +29,22 @@ class BadSample:
 class Batch:
     """Prompts and prepared media of some samples.
 
-    ``views`` holds for each encoder one entry a medium of its kind, in the order of the prompts and of the
-    placeholders in each. ``bad`` are the samples that are missing from it: a batch without any good one is empty.
+    ``views`` holds for each encoder one entry a medium of its kind. ``media`` says for each prompt which of them its
+    placeholders stand for, by number within their kind; where it is not given, every placeholder has its own, in the
+    order of the prompts. ``bad`` are the samples that are missing: a batch without any good one is empty.
     """
 
     prompts: "tuple[Prompt, ...]"
     views: dict[str, list[Views]]
     samples: tuple[Sample, ...]
     bad: tuple[BadSample, ...] = field(default=())
+    media: tuple[tuple[int, ...], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.media:
+            numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
+            kinds = [[placeholder.medium for placeholder in prompt.placeholders] for prompt in self.prompts]
+            self.media = tuple(tuple(next(numbers[kind]) for kind in row) for row in kinds)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -42,7 +52,7 @@ class Batch:
     def __reduce__(self) -> Any:
         """Sent from a worker, every tensor takes a file descriptor: the views of an encoder go as one."""
         packed = {name: _packed(views) for name, views in self.views.items()}
-        return _unpacked, (self.prompts, packed, self.samples, self.bad)
+        return _unpacked, (self.prompts, packed, self.samples, self.bad, self.media)
 
 
 _Packed = tuple[list[Tensor], list[int], list[Tiling | None]]
@@ -61,10 +71,11 @@ def _unpacked(
     packed: Mapping[str, _Packed],
     samples: tuple[Sample, ...],
     bad: tuple[BadSample, ...],
+    media: tuple[tuple[int, ...], ...],
 ) -> Batch:
     views = {}
     for name, (inputs, rows, tilings) in packed.items():
         if len(inputs) != len(rows):
             inputs = list(torch.split(inputs[0], rows))
         views[name] = [Views(tensor, tiling) for tensor, tiling in zip(inputs, tilings, strict=True)]
-    return Batch(prompts, views, samples, bad)
+    return Batch(prompts, views, samples, bad, media)

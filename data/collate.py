@@ -1,7 +1,8 @@
 """From samples to a batch: tokens and views, made in a loader worker."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL.Image import Image
@@ -28,6 +29,7 @@ class Collate:
 
     A sample that cannot be used (a medium that cannot be read or that no encoder takes, too long, or anything
     ``prompt`` refuses) is left out and listed in the batch's ``bad``; what becomes of that is the loader's to decide.
+    A medium that several samples of a batch show is opened and prepared once.
 
     Args:
         prompt: a sample's prompt: ``Prompter.training``, or one for generation.
@@ -42,22 +44,28 @@ class Collate:
 
     def __call__(self, samples: Sequence[Sample | BadSample]) -> Batch:
         views: dict[str, list[Views]] = {name: [] for name in self.prepare}
-        prompts, kept, bad = [], [], []
-        for sample in samples:
+        prompts, kept, bad, media = [], [], [], []
+        opened: dict[_Key, dict[str, Views]] = {}
+        numbers: dict[_Key, int] = {}
+        for sample in _all(samples):
             if isinstance(sample, BadSample):
                 bad.append(sample)
                 continue
             try:
-                prompt, prepared = self._made(sample)
+                prompt, prepared = self._made(sample, opened)
                 self._require_fit(sample, prompt, prepared)
             except UserError as error:
                 bad.append(BadSample(sample.id, error))
                 continue
             prompts.append(prompt)
             kept.append(sample)
-            for name in views:
-                views[name] += prepared[name]
-        return Batch(tuple(prompts), views, tuple(kept), tuple(bad))
+            for medium, each in zip(sample.media, prepared, strict=True):
+                if _key(medium) not in numbers:
+                    numbers[_key(medium)] = sum(kind == medium.kind for kind, _ in numbers)
+                    for name, view in each.items():
+                        views[name].append(view)
+            media.append(tuple(numbers[_key(medium)] for medium in sample.media))
+        return Batch(tuple(prompts), views, tuple(kept), tuple(bad), tuple(media))
 
     def positions(self, sample: Sample) -> int:
         """How long a sample is in the LLM's input, be that too long or not; needs ``length``.
@@ -65,25 +73,28 @@ class Collate:
         Raises:
             UserError: it cannot be used for another reason.
         """
-        return self._positions(*self._made(sample))
+        return self._positions(*self._made(sample, {}))
 
-    def _made(self, sample: Sample) -> "tuple[Prompt, dict[str, list[Views]]]":
+    def _made(self, sample: Sample, opened: "dict[_Key, dict[str, Views]]") -> "tuple[Prompt, list[dict[str, Views]]]":
+        """Its prompt, and each of its media prepared for the encoders that take it; ``opened`` are those of before."""
         prompt = self.prompt(sample)
         media, found = sample.media, [placeholder.medium for placeholder in prompt.placeholders]
         if [medium.kind for medium in media] != found:
             problem = f"expected a placeholder for each of {len(media)} media, found {len(found)}"
             raise DataError(f"sample {sample.id}", problem)
-        views: dict[str, list[Views]] = {name: [] for name in self.prepare}
         for medium in media:
-            takers = [(name, prepare) for name, (kind, prepare) in self.prepare.items() if kind == medium.kind]
-            if not takers:
-                kinds = ", ".join(sorted({kind for kind, _ in self.prepare.values()})) or "none"
-                problem = f"expected media that an encoder takes ({kinds}), found {medium.kind}"
-                raise DataError(f"sample {sample.id}", problem)
-            image = self._image(medium, sample.id)
-            for name, prepare in takers:
-                views[name].append(prepare(image))
-        return prompt, views
+            if _key(medium) not in opened:
+                opened[_key(medium)] = self._prepared(medium, sample.id)
+        return prompt, [opened[_key(medium)] for medium in media]
+
+    def _prepared(self, medium: Medium, name: str) -> dict[str, Views]:
+        takers = [(name, prepare) for name, (kind, prepare) in self.prepare.items() if kind == medium.kind]
+        if not takers:
+            kinds = ", ".join(sorted({kind for kind, _ in self.prepare.values()})) or "none"
+            problem = f"expected media that an encoder takes ({kinds}), found {medium.kind}"
+            raise DataError(f"sample {name}", problem)
+        image = self._image(medium, name)
+        return {encoder: prepare(image) for encoder, prepare in takers}
 
     def _image(self, medium: Medium, name: str) -> Image:
         try:
@@ -91,20 +102,35 @@ class Collate:
         except MediaError as error:
             raise MediaError(f"sample {name}: {error.where}", error.problem, error.fix) from error
 
-    def _require_fit(self, sample: Sample, prompt: "Prompt", views: Mapping[str, Sequence[Views]]) -> None:
+    def _require_fit(self, sample: Sample, prompt: "Prompt", prepared: Sequence[Mapping[str, Views]]) -> None:
         if self.length is not None and self.max_length is not None:
-            total = self._positions(prompt, views)
+            total = self._positions(prompt, prepared)
             if total > self.max_length:
                 raise too_long(sample.id, total, self.max_length)
 
-    def _positions(self, prompt: "Prompt", views: Mapping[str, Sequence[Views]]) -> int:
+    def _positions(self, prompt: "Prompt", prepared: Sequence[Mapping[str, Views]]) -> int:
         assert self.length is not None
-        total, counted = len(prompt.ids) - len(prompt.placeholders), set()
-        for name, (kind, _) in self.prepare.items():
-            if kind not in counted and views[name]:
-                total += self.length(kind, [view.tiling for view in views[name]])
-                counted.add(kind)
+        total = len(prompt.ids) - len(prompt.placeholders)
+        for placeholder, views in zip(prompt.placeholders, prepared, strict=True):
+            total += self.length(placeholder.medium, [next(iter(views.values())).tiling])
         return total
+
+
+_Key = tuple[MediumKind, Hashable]
+
+
+def _key(medium: Medium) -> _Key:
+    """What two media of a batch have in common if they are one: the path, or the very object in memory."""
+    source = medium.source
+    return medium.kind, source if isinstance(source, Path) else id(source)
+
+
+def _all(samples: Iterable[Sample | BadSample]) -> Iterator[Sample | BadSample]:
+    """Samples, and behind each those that are drawn with it."""
+    for sample in samples:
+        yield sample
+        if isinstance(sample, Sample):
+            yield from sample.others
 
 
 def too_long(sample: str, positions: int, most: int) -> DataError:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Format = Literal["webdataset", "folder", "llava", "chat", "datasets"]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Turns = Annotated[int, Field(ge=1)]
+Together = Annotated[int, Field(ge=1)]
 
 
 class FilesConfig(Config):
@@ -31,6 +32,9 @@ class FilesConfig(Config):
     """What captions are asked for with; each record keeps one of them."""
     turns: Turns = 1
     """How many questions about one medium share a conversation."""
+    together: Together = 1
+    """How many texts about one medium are drawn at once, as one sample of a batch: so many of its captions, or of its
+    conversations. What they begin with is computed once."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Only so many samples, the first ones."""
     weight: Weight = 1.0
@@ -47,6 +51,7 @@ class FilesConfig(Config):
             task=self.task,
             prompts=self.prompts,
             turns=self.turns,
+            together=self.together,
             limit=self.limit,
             late=late,
         )
@@ -63,13 +68,15 @@ class WorldConfig(Config):
     task: Literal["caption", "vqa", "pope", "all"] = "all"
     turns: Turns = 1
     """How many questions about one scene share a conversation."""
+    together: Together = 1
+    """How many texts about one scene are drawn at once, as one sample of a batch."""
     weight: Weight = 1.0
     """This source's share of the mix, relative to the others'."""
 
     def build(self) -> "Source":
         from mmbridge.data.world.source import WorldSource
 
-        return WorldSource(self.split, self.count, self.seed, self.task, turns=self.turns)
+        return WorldSource(self.split, self.count, self.seed, self.task, turns=self.turns, together=self.together)
 
 
 class DigitsConfig(Config):
@@ -80,13 +87,15 @@ class DigitsConfig(Config):
     task: Literal["caption", "vqa", "all"] = "all"
     turns: Turns = 1
     """How many questions about one digit share a conversation."""
+    together: Together = 1
+    """How many texts about one digit are drawn at once, as one sample of a batch."""
     weight: Weight = 1.0
     """This source's share of the mix, relative to the others'."""
 
     def build(self) -> "Source":
         from mmbridge.data.digits import digits
 
-        return digits(self.split, self.task, turns=self.turns)
+        return digits(self.split, self.task, turns=self.turns, together=self.together)
 
 
 MixConfig = Annotated[FilesConfig | WorldConfig | DigitsConfig, Field(discriminator="kind")]

@@ -57,10 +57,11 @@ class DigitRecords:
         )
 
 
-def digits(split: Literal["train", "test"], task: Task = "all", *, turns: int = 1) -> RecordSource:
-    """The digits as a source; ``turns`` questions about one digit share a conversation."""
+def digits(split: Literal["train", "test"], task: Task = "all", *, turns: int = 1, together: int = 1) -> RecordSource:
+    """The digits as a source; ``turns`` and ``together`` as in ``RecordSource``."""
     records = DigitRecords(split)
-    return RecordSource(records, task, PROMPTS, f"digits:{split}", counts=records.counts, turns=turns)
+    name = f"digits:{split}"
+    return RecordSource(records, task, PROMPTS, name, counts=records.counts, turns=turns, together=together)
 
 
 def picture(ink: NDArray[np.float64]) -> Image.Image:

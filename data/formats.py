@@ -29,6 +29,7 @@ def open_source(
     task: Task = "all",
     prompts: Sequence[str] = CAPTION_PROMPTS,
     turns: int = 1,
+    together: int = 1,
     limit: int | None = None,
     late: bool = False,
 ) -> RecordSource:
@@ -38,7 +39,9 @@ def open_source(
         DataError: the data set cannot be read, or holds nothing for the task.
     """
     records = open_records(path, format, media_root, late=late)
-    return RecordSource(records, task, prompts, str(path), counts=records.counts, turns=turns, limit=limit)
+    return RecordSource(
+        records, task, prompts, str(path), counts=records.counts, turns=turns, together=together, limit=limit
+    )
 
 
 def open_records(

@@ -86,6 +86,7 @@ def sample(record: Record, part: Part, index: int, prompts: Sequence[str] = CAPT
 
     Args:
         part: ``vqa`` samples ask ``turns`` questions each, in one conversation about the medium; the others hold one.
+        index: of a caption, 0 is the record's own and those that follow are its further references.
         prompts: what a caption is asked for with; a record always gets the same one.
 
     Raises:
@@ -93,9 +94,10 @@ def sample(record: Record, part: Part, index: int, prompts: Sequence[str] = CAPT
     """
     replies = _replies(record.messages or ())
     if part == "caption" and record.text is not None:
-        turn = (prompts[crc32(record.id.encode()) % len(prompts)], record.text)
-        references = list(dict.fromkeys((record.text, *record.references)))
-        return Sample(record.id, _asked(record, [turn]), _truth(record, caption=record.text, references=references))
+        references = captions(record)
+        turn = (prompts[crc32(record.id.encode()) % len(prompts)], references[index])
+        name = f"{record.id}/c{index}" if index else record.id
+        return Sample(name, _asked(record, [turn]), _truth(record, caption=references[index], references=references))
     if part in ("vqa", "pope") and record.questions:
         return _questions(record, index, turns, pope=part == "pope")
     if part == "messages" and record.messages is not None:
@@ -108,6 +110,12 @@ def sample(record: Record, part: Part, index: int, prompts: Sequence[str] = CAPT
     number = min((index + 1) * turns, len(replies)) - 1
     shown = record.messages[: replies[number] + 1]
     return Sample(f"{record.id}/q{number}", shown, _exchange(record, replies[number]))
+
+
+def captions(record: Record) -> list[str]:
+    """A record's own caption, and its references that say it otherwise."""
+    own = () if record.text is None else (record.text,)
+    return list(dict.fromkeys((*own, *record.references)))
 
 
 _NAMES: dict[Part, str] = {

@@ -41,12 +41,14 @@ class Sample:
     """One training or evaluation example.
 
     ``truth`` holds what evaluation compares with: ``caption`` and ``references``, ``question`` and ``answers``,
-    ``facts``, ``kind`` and ``split``, whichever the data set knows.
+    ``facts``, ``kind`` and ``split``, whichever the data set knows. ``others`` are samples about the same media that
+    are drawn together with it.
     """
 
     id: str
     messages: tuple[Message, ...]
     truth: Mapping[str, Any] = field(default_factory=dict)
+    others: "tuple[Sample, ...]" = ()
 
     @property
     def media(self) -> tuple[Medium, ...]:

@@ -1,12 +1,13 @@
 """A source: samples by index, none read or decoded before it is asked for."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmbridge.data.record import CAPTION_PROMPTS, PARTS, Part, Record, Task, sample
+from mmbridge.data.record import CAPTION_PROMPTS, PARTS, Part, Record, Task, captions, sample
 from mmbridge.data.sample import Sample
 from mmbridge.errors import DataError
 
@@ -61,7 +62,9 @@ class RecordSource:
         prompts: what a caption is asked for with.
         counts: what each record holds, where that is known; else every record is read once to count it.
         turns: how many ``vqa`` questions about one medium share a conversation; evaluation wants 1.
-        limit: at most so many samples.
+        together: how many samples about one medium are drawn at once, the first with the ``others``: captions of a
+            record, or conversations; evaluation wants 1.
+        limit: at most so many draws.
 
     Raises:
         DataError: no record holds anything for the task.
@@ -76,11 +79,13 @@ class RecordSource:
         *,
         counts: Counts | None = None,
         turns: int = 1,
+        together: int = 1,
         limit: int | None = None,
     ) -> None:
         self.name, self.task = name, task
-        self._records, self._prompts, self._turns = records, tuple(prompts), turns
-        self._parts = _parts(count(records) if counts is None else counts, task, turns)
+        self._records, self._prompts, self._turns, self._together = records, tuple(prompts), turns, together
+        self._held = _parts(count(records) if counts is None else counts, task, turns)
+        self._parts = -(-self._held // together)
         self._ends = self._parts.sum(axis=1).cumsum()
         length = int(self._ends[-1]) if len(self._ends) else 0
         if length == 0:
@@ -94,13 +99,18 @@ class RecordSource:
         if not 0 <= index < self._length:
             raise IndexError(index)
         row, part, place = self.locate(index)
-        return sample(self._records[row], part, place, self._prompts, self._turns)
+        record = self._records[row]
+        held = len(captions(record)) if part == "caption" else int(self._held[row, PARTS.index(part)])
+        begin = place * self._together
+        places = range(begin, max(begin + 1, min(begin + self._together, held)))
+        first, *others = [sample(record, part, each, self._prompts, self._turns) for each in places]
+        return replace(first, others=tuple(others)) if others else first
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
     def locate(self, index: int) -> tuple[int, Part, int]:
-        """Which record a sample is made of, which part of it, and which one of that part."""
+        """Which record a draw is made of, which part of it, and which one of that part."""
         row = int(np.searchsorted(self._ends, index, side="right"))
         held = self._parts[row]
         place = index - int(self._ends[row] - held.sum())

@@ -7,7 +7,7 @@ Number formats change at two places only: a connector takes features into its ow
 perceptual tokens into the LLM's. On disk a bridge is a folder: ``mmbridge.bridge_folder``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +43,8 @@ class BridgeOutput:
 
 @dataclass(frozen=True, slots=True)
 class Perceived:
-    """``tokens``: per sample, per placeholder in order, perceptual tokens (M_i, D_llm).
+    """``tokens``: per sample, per placeholder in order, perceptual tokens (M_i, D_llm); those of a medium that several
+    samples show are one tensor.
 
     ``resting``: (0, D_llm) of each connector that had nothing to read; its weights have a gradient of zeros.
     """
@@ -127,15 +128,15 @@ class Bridge(Conversing, ModelHubMixin):
         prompt = self.prompter.training if training else AskedPrompt(self.prompter)
         return Collate(prompt, self.prepare, self.lengths, self.llm.max_length)
 
-    def perceptual_tokens(self, batch: Batch) -> dict[MediumKind, list[int]]:
-        """How many perceptual tokens each medium of a batch becomes, by kind, in order; nothing runs."""
+    def perceptual_tokens(self, batch: Batch) -> list[list[int]]:
+        """How many perceptual tokens each placeholder of each sample becomes; nothing runs."""
         counts: dict[MediumKind, list[int]] = {}
         for name, config in self.recipe.connectors.items():
             connector, views = self._connector(name), batch.views[config.encoders[0]]
             mine = [connector.length(view.tiling) for view in views]
             others = counts.get(config.medium, [0] * len(mine))
             counts[config.medium] = [own + other for own, other in zip(mine, others, strict=True)]
-        return counts
+        return _placed(batch, counts)
 
     def perceive(self, batch: Batch) -> Perceived:
         """What the LLM reads in place of the media of a batch.
@@ -150,21 +151,18 @@ class Bridge(Conversing, ModelHubMixin):
         for name in self.prepare:
             if batch.views[name]:
                 features[name] = self._encoder(name).encode(batch.views[name])
-        waiting: dict[MediumKind, list[Iterator[Tensor]]] = {}
+        found: dict[MediumKind, list[list[Tensor]]] = {}
         resting = []
         for name, config in self.recipe.connectors.items():
             connector = self._connector(name)
             if all(encoder in features for encoder in config.encoders):
                 perceptual = connector(*(features[encoder] for encoder in config.encoders))
-                waiting.setdefault(config.medium, []).append(iter(_unpadded(perceptual.values, perceptual.mask)))
+                found.setdefault(config.medium, []).append(_unpadded(perceptual.values, perceptual.mask))
             else:
                 facts = [self._encoder(encoder).facts for encoder in config.encoders]
                 resting.append(connector(*(blank(each, self.device) for each in facts)).values[0, :0])
-        tokens = [
-            [_joined([next(tokens) for tokens in waiting[each.medium]]) for each in prompt.placeholders]
-            for prompt in batch.prompts
-        ]
-        return Perceived(tokens, resting)
+        media = {kind: [_joined([*parts]) for parts in zip(*lists, strict=True)] for kind, lists in found.items()}
+        return Perceived(_placed(batch, media), resting)
 
     def spliced(self, batch: Batch, side: Literal["left", "right"]) -> ForwardContext:
         """A batch as the LLM reads it, padded on ``side``: right for training, left for generation."""
@@ -237,6 +235,14 @@ class Bridge(Conversing, ModelHubMixin):
         connector = self.connectors[name]
         assert isinstance(connector, Connector)
         return connector
+
+
+def _placed(batch: Batch, media: Mapping[MediumKind, Sequence[Any]]) -> list[list[Any]]:
+    """What is known of the media of each kind, put where the placeholders of each sample stand."""
+    return [
+        [media[each.medium][number] for each, number in zip(prompt.placeholders, numbers, strict=True)]
+        for prompt, numbers in zip(batch.prompts, batch.media, strict=True)
+    ]
 
 
 def _unpadded(values: Tensor, mask: Tensor) -> list[Tensor]:

@@ -72,11 +72,10 @@ class NeededFlops:
 
     def rows(self, batch: Batch) -> list[Row]:
         """Each sample as the LLM will read it: its perceptual tokens in place of its placeholders."""
-        waiting = {kind: iter(counts) for kind, counts in self._bridge.perceptual_tokens(batch).items()}
         found = []
-        for prompt in batch.prompts:
+        for prompt, lengths in zip(batch.prompts, self._bridge.perceptual_tokens(batch), strict=True):
             places = np.array([placeholder.position for placeholder in prompt.placeholders], dtype=np.int64)
-            counts = np.array([next(waiting[placeholder.medium]) for placeholder in prompt.placeholders], np.int64)
+            counts = np.array(lengths, np.int64)
             shifts = np.concatenate([[0], np.cumsum(counts - 1)])  # of what stands behind so many placeholders
             said = np.flatnonzero(prompt.supervised)
             predicting = said + shifts[np.searchsorted(places, said)] - 1

@@ -104,7 +104,7 @@ def fit(
 def _count(engine: Engine, needed: NeededFlops, batch: Batch) -> tuple[int, int, int, int]:
     """Samples, supervised tokens, perceptual tokens and FLOPs needed."""
     tokens = sum(sum(prompt.supervised) for prompt in batch.prompts)
-    return len(batch), tokens, sum(map(sum, engine.bridge.perceptual_tokens(batch).values())), needed(batch)
+    return len(batch), tokens, sum(map(sum, engine.bridge.perceptual_tokens(batch))), needed(batch)
 
 
 def _suspects(batches: Sequence[Batch], losses: Sequence[Sequence[float]], ranks: Ranks) -> str:

@@ -24,14 +24,14 @@ def decoded(batch: Batch, bridge: Bridge) -> Text:
     """The first sample's tokens as text: supervised ones between ⟦ and ⟧, media as their number of tokens."""
     prompt, tokenizer = batch.prompts[0], bridge.prompter.tokenizer
     kinds = {placeholder.position: placeholder.medium for placeholder in prompt.placeholders}
-    counts = {kind: iter(lengths) for kind, lengths in bridge.perceptual_tokens(batch).items()}
+    counts = iter(bridge.perceptual_tokens(batch)[0])
     text = Text(f"sample {prompt.sample}: ", style="bold")
     for (kind, supervised), run in groupby(
         range(len(prompt.ids)), key=lambda at: (kinds.get(at), prompt.supervised[at])
     ):
         positions = list(run)
         if kind is not None:
-            media = "".join(f"<{kind} × {next(counts[kind])}>" for _ in positions)
+            media = "".join(f"<{kind} × {next(counts)}>" for _ in positions)
             text.append(media, style="not bold cyan")
         else:
             words = str(tokenizer.decode([prompt.ids[at] for at in positions]))

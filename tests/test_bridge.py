@@ -105,7 +105,7 @@ def test_several_connectors_read_a_medium_one_after_the_other(parts: Path) -> No
     assert tokens[2][0].shape == (16 + 4 + 1, 32)
     pieces = [expected_tokens(bridge, name, "blue") for name in ("both", "few")]
     assert_close(tokens[2][0], torch.cat(pieces))
-    assert bridge.perceptual_tokens(batch) == {"image": [21, 21, 21]}
+    assert bridge.perceptual_tokens(batch) == [[21, 21], [], [21]]
 
 
 def test_masked_tokens_never_reach_the_llm(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:

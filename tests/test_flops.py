@@ -16,7 +16,7 @@ from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import NeededFlops
 from mmbridge.llm.flops import Row
 from mmbridge.torch_engine import TorchEngine
-from tests.tiny_step import FEED, GROUPS, HEADS, IMAGE, LAYERS, QUESTION, TOKENS, WIDTH, batch_of, sample, started
+from tests.tiny_step import FEED, GROUPS, HEADS, LAYERS, QUESTION, TOKENS, WIDTH, batch_of, image, sample, started
 
 OTHERS = 2 * WIDTH * HEADS + 3 * WIDTH * FEED
 """Multiply-adds a position in a layer's matrices that are no keys or values."""
@@ -79,7 +79,7 @@ def assert_exact(engine: TorchEngine, batch: Batch) -> dict[str, int]:
 def test_rows_of_one_length(tmp_path: Path, family: str) -> None:
     """Live encoder, tapped before its last block; frozen LLM with grouped queries; 6, 5 and 4 supervised tokens."""
     engine = started(tmp_path, family)
-    batch = fewer_and_fewer(batch_of(engine.bridge, *[sample(IMAGE, QUESTION)] * 3))
+    batch = fewer_and_fewer(batch_of(engine.bridge, *[sample(image(), QUESTION) for _ in range(3)]))
     assert sorted({sum(prompt.supervised) for prompt in batch.prompts}) == [4, 5, 6]
     assert_exact(engine, batch)
     needed, projector = NeededFlops(engine.bridge), 2 * WIDTH * WIDTH
@@ -90,14 +90,14 @@ def test_rows_of_one_length(tmp_path: Path, family: str) -> None:
 
 def test_padding_texts_alone_and_several_images(tmp_path: Path) -> None:
     engine = started(tmp_path)
-    several = sample("Question: which is red?", IMAGE, "or", IMAGE, answer="both")
-    batch = batch_of(engine.bridge, sample(IMAGE, QUESTION), sample(QUESTION, answer="two"), several)
+    several = sample("Question: which is red?", image(), "or", image(), answer="both")
+    batch = batch_of(engine.bridge, sample(image(), QUESTION), sample(QUESTION, answer="two"), several)
     assert min(assert_exact(engine, batch).values()) > 0
 
 
 def test_one_sample_needs_the_same_in_any_batch(tmp_path: Path) -> None:
     bridge = started(tmp_path).bridge
-    needed, short, long = NeededFlops(bridge), sample(IMAGE, QUESTION), sample(IMAGE, QUESTION * 3, IMAGE)
+    needed, short, long = NeededFlops(bridge), sample(image(), QUESTION), sample(image(), QUESTION * 3, image())
     apart = needed(batch_of(bridge, short)) + needed(batch_of(bridge, long))
     assert needed(batch_of(bridge, short, long)) == apart
 
@@ -105,7 +105,7 @@ def test_one_sample_needs_the_same_in_any_batch(tmp_path: Path) -> None:
 def test_what_trains_inside_the_llm(tmp_path: Path) -> None:
     """A matrix that trains costs a third product, and every position learns: T0 is 0."""
     frozen = started(tmp_path)
-    batch = batch_of(frozen.bridge, sample(IMAGE, QUESTION))
+    batch = batch_of(frozen.bridge, sample(image(), QUESTION))
     row, width = NeededFlops(frozen.bridge).rows(batch)[0], frozen.bridge.spliced(batch, "right").ids.shape[1]
     beside, tail = sum(surplus(replace(row, first=0), width, 0).values()), width - row.length
 

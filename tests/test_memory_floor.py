@@ -8,7 +8,7 @@ from torch import Tensor
 from mmbridge.bridge import Bridge
 from mmbridge.frozen import freeze
 from mmbridge.memory_floor import memory_floor
-from tests.tiny_step import FEED, GROUPS, HEADS, IMAGE, LAYERS, QUESTION, WIDTH, batch_of, sample, started
+from tests.tiny_step import FEED, GROUPS, HEADS, LAYERS, QUESTION, WIDTH, batch_of, image, sample, started
 
 
 def saved_bytes(bridge: Bridge, count: int) -> int:
@@ -23,7 +23,7 @@ def saved_bytes(bridge: Bridge, count: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = bridge(batch_of(bridge, *[sample(IMAGE, QUESTION)] * count))
+        output = bridge(batch_of(bridge, *[sample(image(), QUESTION) for _ in range(count)]))
     assert output.logits.requires_grad
     return sum(kept.values())
 
@@ -31,7 +31,7 @@ def saved_bytes(bridge: Bridge, count: int) -> int:
 def test_autograd_keeps_no_less(tmp_path: Path) -> None:
     """Less than half as much again: transformers keeps norms' inputs and activations besides."""
     bridge = started(tmp_path).bridge
-    positions = bridge.spliced(batch_of(bridge, sample(IMAGE, QUESTION)), "right").ids.shape[1]
+    positions = bridge.spliced(batch_of(bridge, sample(image(), QUESTION)), "right").ids.shape[1]
     more = saved_bytes(bridge, 9) - saved_bytes(bridge, 1)
     floor = memory_floor(bridge, 8 * positions, 0).saved
     assert floor <= more <= 1.5 * floor

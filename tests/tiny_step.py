@@ -17,7 +17,6 @@ from tests.tiny_bridge import tiny_recipe, tiny_stage
 LAYERS, WIDTH, HEADS, GROUPS, FEED, TOKENS = 2, 32, 32, 16, 48, 16
 """Of the tiny decoders with grouped queries: layers, d, H·dh, KV·dh, f; and perceptual tokens of an image."""
 
-IMAGE = Medium("image", Image.new("RGB", (40, 32), "red"), "red")
 QUESTION, ANSWER = "What do you see?", "A large red circle."
 
 
@@ -34,6 +33,11 @@ def started(folder: Path, family: str = "llama", train: Sequence[str] = ("connec
     bridge = Bridge(recipe)
     unfreeze(bridge, recipe.stages[0], "stages.align", parts=["connectors.", "llm."])
     return TorchEngine(bridge, recipe.stages[0], 1, "stages.align")
+
+
+def image() -> Medium:
+    """Each its own medium, though all look the same."""
+    return Medium("image", Image.new("RGB", (40, 32), "red"), "red")
 
 
 def sample(*question: str | Medium, answer: str = ANSWER) -> Sample:

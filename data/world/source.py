@@ -48,7 +48,7 @@ class WorldSource(RecordSource):
         DataError: the split is not one of ``Split``.
     """
 
-    def __init__(self, split: str, count: int, seed: int, task: Task, *, turns: int = 1) -> None:
+    def __init__(self, split: str, count: int, seed: int, task: Task, *, turns: int = 1, together: int = 1) -> None:
         held = np.tile(np.array([1, len(KINDS), 2, 0]), (count, 1))
         records = WorldRecords(split, count, seed)
-        super().__init__(records, task, CAPTION_PROMPTS, f"world:{split}", counts=held, turns=turns)
+        super().__init__(records, task, CAPTION_PROMPTS, f"world:{split}", counts=held, turns=turns, together=together)

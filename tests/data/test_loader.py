@@ -148,7 +148,7 @@ def test_a_batch_survives_the_way_from_a_worker() -> None:
 
 def test_the_views_of_an_encoder_travel_as_one_tensor() -> None:
     """Each tensor takes a file descriptor on its way from a worker, and a process has about a thousand."""
-    _, (_, packed, _, _) = COLLATE([records(50)[n] for n in range(50)]).__reduce__()
+    _, (_, packed, *_) = COLLATE([records(50)[n] for n in range(50)]).__reduce__()
     assert [len(inputs) for inputs, _, _ in packed.values()] == [1, 1]
 
 

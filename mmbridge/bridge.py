@@ -179,7 +179,8 @@ class Bridge(Conversing, ModelHubMixin):
 
     def forward(self, batch: Batch) -> BridgeOutput:
         """Logits at the supervised positions of a training batch."""
-        context = self.spliced(batch, "right")
+        found = self.perceive(batch)
+        context = self.llm.read(batch.prompts, found.tokens, batch.media, found.resting)
         output = self.llm(context)
         return BridgeOutput(output.logits, output.targets, context)
 

@@ -6,11 +6,16 @@ spans or labels along beside it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmbridge.data.sample import MediumKind
+
+if TYPE_CHECKING:
+    from mmbridge.llm.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +33,13 @@ class ForwardContext:
 
     ``embeds`` (B, T, D_llm); ``mask`` (B, T) true where a position is real; ``positions`` (B, T) position ids;
     ``ids`` (B, T) token ids, the pad id at perceptual positions; ``perceptual`` (B, T) true at perceptual tokens;
-    ``supervised`` (B, T) true at tokens the loss predicts; ``spans`` per sample, in order; ``samples`` their ids;
-    ``padding`` the side rows are padded on. With padding on the right, positions count from 0 in every row and the
-    causal mask alone keeps real positions from reading the padding.
+    ``supervised`` (B, T) true at tokens the loss predicts; ``predicting`` (S,) for each of them, sample by sample, the
+    position that predicts it, counted over all rows; ``targets`` (S,) its id; ``spans`` per sample, in order;
+    ``samples`` their ids; ``padding`` the side rows are padded on. With padding on the right, positions count from 0 in
+    every row and the causal mask alone keeps real positions from reading the padding.
+
+    With ``trees`` all samples stand in one row, tree behind tree (``mmbridge.llm.packing``). Samples of a tree share
+    positions, and so spans; what follows a sample's last prediction is not there.
     """
 
     embeds: Tensor
@@ -39,6 +48,9 @@ class ForwardContext:
     ids: Tensor
     perceptual: Tensor
     supervised: Tensor
+    predicting: NDArray[np.int64]
+    targets: Tensor
     spans: tuple[tuple[Span, ...], ...]
     samples: tuple[str, ...]
     padding: Literal["left", "right"] = "right"
+    trees: "tuple[Tree, ...]" = ()

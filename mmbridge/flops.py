@@ -6,7 +6,7 @@ that a connector projects. A multiply-add is two FLOPs.
     encoder     per view: 2·n·(matrices of b blocks) + 4·b·D·n² for attention + 2·cells·(patch convolution)
     connector   2·R·(its matrices), three times over while it trains (output, weight's gradient, input's gradient);
                 the first matrix twice only, as frozen features need no gradient
-    LLM         ``mmbridge.llm.flops``, sample by sample
+    LLM         ``mmbridge.llm.flops``, sample by sample, what several begin with alike once
 
 Not counted: norms, activations, resampling without weights, and the pooling head behind an encoder's blocks. Of a tiled
 image, tokens that only show padding are not projected.
@@ -15,6 +15,8 @@ What is needed does not depend on how it is computed. What a program executes ca
 results nothing reads, recomputation); ``mmbridge.evaluation.flops`` counts that.
 """
 
+import sys
+from collections.abc import Sequence
 from itertools import chain
 from math import prod
 
@@ -24,11 +26,14 @@ from torch import nn
 from mmbridge.bridge import Bridge
 from mmbridge.connectors.connector import Connector
 from mmbridge.connectors.tiles import packed_length
+from mmbridge.context import Span
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
 from mmbridge.encoders.base import Tiling
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.flops import LanguageModelFlops, Row
+from mmbridge.llm.reading import Reading, read
+from mmbridge.llm.tree import Tree, trees
 from mmbridge.matrices import matrices
 
 
@@ -71,18 +76,28 @@ class NeededFlops:
         return sum(map(self._llm, self.rows(batch)))
 
     def rows(self, batch: Batch) -> list[Row]:
-        """Each sample as the LLM will read it: its perceptual tokens in place of its placeholders."""
-        found = []
-        for prompt, lengths in zip(batch.prompts, self._bridge.perceptual_tokens(batch), strict=True):
-            places = np.array([placeholder.position for placeholder in prompt.placeholders], dtype=np.int64)
-            counts = np.array(lengths, np.int64)
-            shifts = np.concatenate([[0], np.cumsum(counts - 1)])  # of what stands behind so many placeholders
-            said = np.flatnonzero(prompt.supervised)
-            predicting = said + shifts[np.searchsorted(places, said)] - 1
-            learning = np.array([placeholder.medium in self._learning for placeholder in prompt.placeholders], np.bool_)
-            first = (places + shifts[:-1])[learning & (counts > 0)]
-            found.append(Row(predicting[predicting >= 0], int(first[0]) if len(first) else None))
-        return found
+        """What the LLM reads: samples, those that begin alike as one."""
+        readings = [
+            read(prompt, lengths, numbers, sys.maxsize)
+            for prompt, lengths, numbers in zip(
+                batch.prompts, self._bridge.perceptual_tokens(batch), batch.media, strict=True
+            )
+        ]
+        packing = self._bridge.llm.packing
+        return [self._row(tree, readings) for tree in trees(readings, packing.constant if packing else ())]
+
+    def _row(self, tree: Tree, readings: Sequence[Reading]) -> Row:
+        reads, learns, predicting = tree.depths() + 1, np.zeros(tree.length, np.int64), []
+        for number in tree.members:
+            reading, places = readings[number], tree.places(number)
+            first = min((each.start for each in reading.spans if self._learns(each)), default=len(reading.codes))
+            depths = np.arange(len(places))
+            learns[places[tree.constant :]] = (depths + 1 - first).clip(min=0)[tree.constant :]
+            predicting.append(places[reading.predicting])
+        return Row(reads, learns, np.unique(np.concatenate(predicting)))
+
+    def _learns(self, span: Span) -> bool:
+        return span.medium in self._learning and span.stop > span.start
 
 
 def encoder_flops(encoder: nn.Module) -> int:

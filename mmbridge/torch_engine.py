@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmbridge.bridge import Bridge
 from mmbridge.checkpoint import State
-from mmbridge.cpu_attention import prefer_on_cpu
 from mmbridge.data.batch import Batch
+from mmbridge.llm.packing import Packing
 from mmbridge.objectives.weighted import WeightedObjectives
 from mmbridge.optimiser import Rates, hidden_weights, optimisers
 from mmbridge.ranks import ALONE, Ranks
@@ -35,8 +35,9 @@ class TorchEngine:
 
     def __init__(self, bridge: Bridge, stage: StageConfig, steps: int, key: str, ranks: Ranks = ALONE) -> None:
         self.bridge, self.ranks, self._stage = bridge.train(), ranks, stage
-        if bridge.device.type == "cpu" and stage.precision == "bfloat16":
-            prefer_on_cpu(bridge.llm.model)
+        if stage.packing:
+            with self.precision():
+                bridge.llm.packing = Packing(bridge.llm)
         self._module = WeightedObjectives(bridge, stage.objectives)
         self._compute: Callable[[Batch, Sequence[int]], Tensor] = self._module
         self._trainable = {name: each for name, each in bridge.named_parameters() if each.requires_grad}

@@ -17,8 +17,11 @@ from mmbridge.data.sample import Medium, Message, Sample, conversation
 from mmbridge.encoders.base import Features
 from mmbridge.errors import DataError, MediaError, UserError
 from mmbridge.llm.config import GenerationOptions
+from mmbridge.llm.packing import CALL
+from mmbridge.torch_engine import TorchEngine
+from mmbridge.trainable import unfreeze
 from tests.tiny import tiny_siglip
-from tests.tiny_bridge import tiny_recipe
+from tests.tiny_bridge import tiny_recipe, tiny_stage
 
 MLP = {"kind": "mlp", "depth": 2}
 
@@ -226,3 +229,35 @@ def test_a_stage_can_have_its_own_template(parts: Path) -> None:
     sample = Sample("s", conversation(("user", (shown("red"), "ignored")), ("assistant", ("a red square",))))
     assert bridge.prompter.training(sample).text == "<image>a red square\n"
     assert bridge.recipe.llm.template is None
+
+
+def test_packed_and_padded_training_give_the_same_gradients(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions about two pictures, and text alone: what a picture's samples begin with is computed once."""
+    monkeypatch.setitem(CALL, "cpu", 0)
+    pictures = [shown("red"), shown("blue")]
+    asked: list[tuple[str | Medium, ...]] = [
+        (pictures[0], "What is it?"),
+        (pictures[1], "And this?"),
+        (pictures[0], "What colour?"),
+        ("hello",),
+    ]
+    said = ["a circle", "a square, it seems", "red", "hello"]
+    samples = [
+        Sample(str(n), conversation(("user", turn), ("assistant", (answer,))))
+        for n, (turn, answer) in enumerate(zip(asked, said, strict=True))
+    ]
+    found = []
+    for packed in (True, False):
+        recipe = tiny_recipe(parts, tiny_stage(packing=packed))
+        bridge = Bridge(recipe)
+        unfreeze(bridge, recipe.stages[0], "stages.align", parts=["connectors."])
+        engine = TorchEngine(bridge, recipe.stages[0], 1, "stages.align")
+        batch = bridge.collate()(samples)
+        assert bool(bridge(batch).context.trees) == packed
+        loss = engine.losses(batch, engine.terms([batch]))
+        engine.backward(loss)
+        gradients = [each.grad.flatten() for each in bridge.connectors.parameters() if each.grad is not None]
+        found.append((loss.detach(), torch.cat(gradients)))
+    (loss, gradient), (padded_loss, padded_gradient) = found
+    assert_close(loss, padded_loss, rtol=1e-5, atol=0)
+    assert (gradient - padded_gradient).norm() <= 1e-5 * padded_gradient.norm()

@@ -1,25 +1,29 @@
 """A training step counted by torch against the formula of what it needs: no clock is asked.
 
-torch counts products of whole matrices. Under the math backend attention counts as T² pairs, of which T(T + 1)/2 are
-needed: fused kernels skip the others, but on a CPU torch counts those kernels as nothing at all. Whatever else is
-executed and not needed is written down in ``surplus``, from the sizes of the tiny models; needed and surplus must add
-up to what torch counts, to the last FLOP.
+torch counts products of whole matrices. Under the math backend a call of attention counts as all pairs of its queries
+and keys, of which those that the mask allows are needed: fused kernels skip most others, but on a CPU torch counts
+those kernels as nothing at all. Whatever else is executed and not needed is written down in ``surplus``, from the sizes
+of the tiny models; needed and surplus must add up to what torch counts, to the last FLOP.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmbridge.data.batch import Batch
 from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import NeededFlops
+from mmbridge.llm import packing
 from mmbridge.llm.flops import Row
+from mmbridge.llm.tree import Tree
 from mmbridge.torch_engine import TorchEngine
 from tests.tiny_step import FEED, GROUPS, HEADS, LAYERS, QUESTION, TOKENS, WIDTH, batch_of, image, sample, started
 
 OTHERS = 2 * WIDTH * HEADS + 3 * WIDTH * FEED
-"""Multiply-adds a position in a layer's matrices that are no keys or values."""
+"""Multiply-adds a position in a layer's matrices that are no keys or values: in the last one, where it is asked."""
 N = LAYERS * (2 * WIDTH * GROUPS + OTHERS)
 
 
@@ -39,44 +43,50 @@ def counted(engine: TorchEngine, batch: Batch) -> int:
     return executed_flops(lambda: engine.backward(engine.losses(batch, terms)))
 
 
-def pairs(length: int) -> int:
-    return length * (length + 1) // 2
-
-
-def surplus(row: Row, width: int, vocabulary: int) -> dict[str, int]:
-    """What a frozen decoder executes and nobody needs, for one sample of a batch ``width`` positions wide."""
-    length, asks = row.length, len(row.predicting)
-    front = length if row.first is None else row.first
-    ends = [int(position) + 1 for position in row.predicting]
-    learning = [end for end in ends if end > front]
+def surplus(trees: Sequence[Tree], rows: Sequence[Row], vocabulary: int, width: int | None) -> dict[str, int]:
+    """What a frozen decoder executes and nobody needs, where each tree is computed whole, or padded to ``width``."""
+    total = dict.fromkeys(("padding", "pairs the mask forbids", "backward with nothing trainable in front"), 0)
     product = 4 * HEADS  # two products of attention, a pair
-    return {
-        "pairs the causal mask forbids": 3 * LAYERS * product * (width**2 - pairs(width)),
-        "padding, and what follows the last that predicts": 4 * N * (width - length)
-        + 3 * LAYERS * product * (pairs(width) - pairs(length)),
-        "backward with nothing trainable in front": 2 * N * front
-        + LAYERS * product * (pairs(length) + pairs(front) - pairs(length - front))
-        + 2 * vocabulary * WIDTH * (asks - len(learning)),
-        "the last layer where nothing is predicted": 2 * OTHERS * (2 * length - front - asks - len(learning))
-        + product * (pairs(length) - sum(ends) + pairs(length) - pairs(front) - sum(learning))
-        + product * (pairs(length - front) - sum(end - front for end in learning)),
-    }
+    for tree, row in zip(trees, rows, strict=True):
+        asked, length = row.predicting, tree.length
+        keys = tree.constant + length
+        if width is None:  # two calls of the kernel a tree, and one in the last layer
+            own = sum(tree.own)
+            whole, last = tree.shared * (tree.constant + tree.shared) + own * keys, len(asked) * keys
+        else:
+            whole, last = width**2, width**2
+            total["padding"] += 4 * (N - OTHERS) * (width - length)
+        every, some = (LAYERS - 1), row.reads[asked]
+        total["pairs the mask forbids"] += 3 * product * (every * whole + last - every * row.reads.sum() - some.sum())
+        idle, asking_idle = row.learns == 0, row.learns[asked] == 0
+        unread = 2 * row.reads - row.learns - row.reads * ~idle
+        total["backward with nothing trainable in front"] += (
+            2 * (N - OTHERS) * idle.sum()
+            + 2 * (OTHERS + vocabulary * WIDTH) * asking_idle.sum()
+            + product * (every * unread.sum() + unread[asked].sum())
+        )
+    return {reason: int(flops) for reason, flops in total.items()}
 
 
-def assert_exact(engine: TorchEngine, batch: Batch) -> dict[str, int]:
+def assert_exact(engine: TorchEngine, batch: Batch, width: int | None = None) -> dict[str, int]:
     """Holds executed against needed and surplus; returns the surplus of the batch."""
-    needed = NeededFlops(engine.bridge)
-    width = engine.bridge.spliced(batch, "right").ids.shape[1]
-    total: dict[str, int] = {}
-    for row in needed.rows(batch):
-        for reason, flops in surplus(row, width, engine.bridge.llm.model.config.vocab_size).items():
-            total[reason] = total.get(reason, 0) + flops
+    bridge = engine.bridge
+    needed, found = NeededFlops(bridge), bridge.forward(batch).context.trees
+    if width is not None:
+        assert not found
+        found = tuple(Tree((n,), 0, len(row.reads), (0,)) for n, row in enumerate(needed.rows(batch)))
+    total = surplus(found, needed.rows(batch), bridge.llm.model.config.vocab_size, width)
     assert counted(engine, batch) == needed(batch) + sum(total.values())
     return total
 
 
+@pytest.fixture(autouse=True)
+def _calls_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(packing.CALL, "cpu", 0)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_rows_of_one_length(tmp_path: Path, family: str) -> None:
+def test_samples_with_an_image_each(tmp_path: Path, family: str) -> None:
     """Live encoder, tapped before its last block; frozen LLM with grouped queries; 6, 5 and 4 supervised tokens."""
     engine = started(tmp_path, family)
     batch = fewer_and_fewer(batch_of(engine.bridge, *[sample(image(), QUESTION) for _ in range(3)]))
@@ -88,11 +98,51 @@ def test_rows_of_one_length(tmp_path: Path, family: str) -> None:
     assert forward == needed.encoders(batch) + 3 * TOKENS * 2 * projector
 
 
-def test_padding_texts_alone_and_several_images(tmp_path: Path) -> None:
+def test_texts_alone_and_several_images(tmp_path: Path) -> None:
     engine = started(tmp_path)
     several = sample("Question: which is red?", image(), "or", image(), answer="both")
     batch = batch_of(engine.bridge, sample(image(), QUESTION), sample(QUESTION, answer="two"), several)
-    assert min(assert_exact(engine, batch).values()) > 0
+    found = assert_exact(engine, batch)
+    assert found["padding"] == 0
+    assert found["pairs the mask forbids"] > 0
+
+
+def test_padded_rows_cost_their_padding(tmp_path: Path) -> None:
+    engine = started(tmp_path)
+    engine.bridge.llm.packing = None
+    batch = batch_of(engine.bridge, sample(image(), QUESTION), sample(image(), QUESTION * 3))
+    width = engine.bridge.spliced(batch, "right").ids.shape[1]
+    assert assert_exact(engine, batch, width)["padding"] > 0
+
+
+def test_texts_about_one_image(tmp_path: Path) -> None:
+    """The image, and what is asked about it, are needed and executed once."""
+    engine = started(tmp_path)
+    one, needed = image(), NeededFlops(engine.bridge)
+    answers = [sample(one, QUESTION, answer=answer) for answer in ("A red circle.", "A large square.", "Nothing.")]
+    batch = batch_of(engine.bridge, *answers, sample(image(), QUESTION))
+    found = assert_exact(engine, batch)
+    apart = [batch_of(engine.bridge, each) for each in answers]
+    assert needed.encoders(batch) == 2 * needed.encoders(apart[0])
+    assert needed.connectors(batch) == 2 * needed.connectors(apart[0])
+    together = needed.llm(batch_of(engine.bridge, *answers))
+    assert together < 0.6 * sum(map(needed.llm, apart))
+    assert found["backward with nothing trainable in front"] > 0
+
+
+def test_what_is_constant_is_neither_needed_nor_executed(tmp_path: Path) -> None:
+    words = "You look at pictures and say what there is to see, no more than that."
+    plain = started(tmp_path)
+    batch = batch_of(plain.bridge, sample(image(), QUESTION))
+    engine = started(tmp_path, system=words)
+    constant = engine.bridge.llm.packing
+    assert constant is not None
+    assert len(constant.constant) > 10
+    longer = batch_of(engine.bridge, sample(image(), QUESTION))
+    assert len(longer.prompts[0].ids) > len(batch.prompts[0].ids) + 10
+    assert_exact(engine, longer)
+    attended = NeededFlops(engine.bridge)(longer) - NeededFlops(plain.bridge)(batch)
+    assert 0 < attended < 0.5 * (2 * N * len(constant.constant))  # half of what their forward pass would take
 
 
 def test_one_sample_needs_the_same_in_any_batch(tmp_path: Path) -> None:
@@ -102,20 +152,17 @@ def test_one_sample_needs_the_same_in_any_batch(tmp_path: Path) -> None:
     assert needed(batch_of(bridge, short, long)) == apart
 
 
-def test_what_trains_inside_the_llm(tmp_path: Path) -> None:
-    """A matrix that trains costs a third product, and every position learns: T0 is 0."""
-    frozen = started(tmp_path)
-    batch = batch_of(frozen.bridge, sample(image(), QUESTION))
-    row, width = NeededFlops(frozen.bridge).rows(batch)[0], frozen.bridge.spliced(batch, "right").ids.shape[1]
-    beside, tail = sum(surplus(replace(row, first=0), width, 0).values()), width - row.length
-
-    lora = started(tmp_path, train=["connectors.*", "llm.*lora*"], lora={"rank": 2, "alpha": 4})
-    adapters = 2 * LAYERS * (2 * (WIDTH + HEADS) + 2 * (WIDTH + GROUPS) + 3 * (WIDTH + FEED))
-    executed = counted(lora, batch)
-    assert executed == counted(frozen, batch) + 6 * adapters * width
-    assert executed == NeededFlops(lora.bridge)(batch) + beside + 6 * adapters * tail
-
-    whole = started(tmp_path, train=["connectors.*", "llm.*layers*"])
-    executed, unread = counted(whole, batch), row.length - len(row.predicting)
-    assert executed == counted(frozen, batch) + 2 * N * width
-    assert executed == NeededFlops(whole.bridge)(batch) + beside + 2 * N * tail - 4 * OTHERS * unread
+@pytest.mark.parametrize(
+    ("train", "llm"),
+    [(["connectors.*", "llm.*lora*"], {"lora": {"rank": 2, "alpha": 4}}), (["connectors.*", "llm.*layers*"], {})],
+)
+def test_what_trains_inside_the_llm(tmp_path: Path, train: list[str], llm: dict[str, Any]) -> None:
+    """A matrix that trains costs a third product, and every position learns: all that is executed is needed."""
+    engine, frozen = started(tmp_path, train=train, **llm), started(tmp_path)
+    batch = batch_of(engine.bridge, sample(image(), QUESTION), sample(image(), QUESTION * 2))
+    found = engine.bridge.forward(batch).context.trees
+    needed = NeededFlops(engine.bridge)
+    assert found
+    forbidden = surplus(found, needed.rows(batch), 0, None)["pairs the mask forbids"]
+    assert counted(engine, batch) == needed(batch) + forbidden
+    assert needed(batch) > NeededFlops(frozen.bridge)(batch)

@@ -3,21 +3,27 @@
 Symbols: B samples, T positions, D_llm input embedding width, S supervised tokens of the batch, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mmbridge.context import ForwardContext
 from mmbridge.errors import DataError, RecipeError, UserError
+from mmbridge.llm.attention import KEYWORD, TreeAttention
 from mmbridge.llm.config import GenerationOptions, LLMConfig
 from mmbridge.llm.generation import Finish, Pieces, Until, request
-from mmbridge.llm.prompt import Prompter
+from mmbridge.llm.packing import Packing, pack
+from mmbridge.llm.prompt import Prompt, Prompter
+from mmbridge.llm.reading import read
+from mmbridge.llm.splice import placed, splice
+from mmbridge.llm.trim import only_at
 
 
 @dataclass(frozen=True)  # without slots: ZeRO-3 looks for the tensors in what a module returns
@@ -36,6 +42,7 @@ class LanguageModel(nn.Module):
 
     Dropout acts in LoRA's adapters only, and only in training: the model itself always runs in eval mode.
     ``context`` is the batch in work during ``forward``, ``generate`` and ``stream``, for hooks on ``layers`` to read.
+    ``packing`` is set by an engine: without it every sample of a batch has its own row.
 
     Raises:
         RecipeError: the model's parts are not found where a causal LM has them, or its chat template cannot be used.
@@ -46,6 +53,7 @@ class LanguageModel(nn.Module):
         self.model, self.tokenizer, self.config = model, tokenizer, config
         self.prompter = Prompter(tokenizer, config.template, config.separator, config.system)
         self.context: ForwardContext | None = None
+        self.packing: Packing | None = None
         if not isinstance(self.head, nn.Module):
             raise RecipeError(config.path, f"expected an output head, found none in {type(model).__name__}")
         self._layers = _name_of_layers(model, config.path)
@@ -100,16 +108,51 @@ class LanguageModel(nn.Module):
         embeds: Tensor = embedding(ids.to(embedding.weight.device))
         return embeds
 
+    def read(
+        self,
+        prompts: Sequence[Prompt],
+        tokens: Sequence[Sequence[Tensor]],
+        numbers: Sequence[Sequence[int]],
+        resting: Sequence[Tensor] = (),
+    ) -> ForwardContext:
+        """A batch as ``forward`` takes it: packed where ``packing`` is set and it pays, else padded on the right.
+
+        Args:
+            prompts, tokens, resting: as for ``splice``.
+            numbers: per sample, which medium of its kind each is; equal numbers are one medium.
+
+        Raises:
+            DataError: as ``splice``.
+        """
+        limit = self.max_length
+        if self.packing is not None:
+            readings = [
+                read(prompt, [len(values) for values in media], of, limit)
+                for prompt, media, of in zip(prompts, tokens, numbers, strict=True)
+            ]
+            if trees := self.packing.trees(readings):
+                return pack(self.embed, readings, trees, tokens, pad_id=self.pad_id, resting=resting)
+        return splice(self.embed, prompts, tokens, side="right", pad_id=self.pad_id, max_length=limit, resting=resting)
+
     def forward(self, context: ForwardContext) -> LLMOutput:
         """Logits at the positions that predict a supervised token, and nowhere else."""
-        supervised = context.supervised[:, 1:].nonzero()
-        predicting = supervised[:, 0] * context.ids.shape[1] + supervised[:, 1]
         inputs: dict[str, Any] = {"inputs_embeds": context.embeds}
-        if context.padding == "left":
+        asked, which = np.unique(context.predicting, return_inverse=True)
+        if context.trees:
+            constant = self.packing.keys_values(context.embeds.device) if self.packing is not None else []
+            attention = TreeAttention(context, constant, asked, last=len(self.layers) - 1)
+            no_mask = context.mask[None, None]  # of four dimensions: transformers then makes none of its own
+            inputs |= {"attention_mask": no_mask, "position_ids": context.positions, KEYWORD: attention}
+        elif context.padding == "left":
             inputs |= {"attention_mask": context.mask, "position_ids": context.positions}
-        with self._during(context), self._head_reads(predicting):
-            logits = self.model(**inputs, use_cache=False).logits
-        return LLMOutput(logits[0], context.ids.flatten()[predicting + 1])
+        rows = placed(asked, context.embeds)
+        with self._during(context), self._head_reads(rows), only_at(self.layers[-1], rows):
+            logits = self.model(**inputs, use_cache=False).logits[0]
+        if not np.array_equal(
+            asked, context.predicting
+        ):  # trees in another order, or two tokens predicted at one place
+            logits = logits.index_select(0, placed(which, context.embeds))
+        return LLMOutput(logits, context.targets)
 
     def generate(self, context: ForwardContext, options: GenerationOptions | None = None) -> list[str]:
         """One text per sample of a left-padded batch, without special tokens and outer whitespace.

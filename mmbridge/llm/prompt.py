@@ -7,11 +7,13 @@ never embedded, and adding it to the tokenizer leaves the model's embeddings alo
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from mmbridge.data.sample import MediumKind, Message, Sample
+from mmbridge.data.sample import Medium, MediumKind, Message, Sample
 from mmbridge.errors import DataError, RecipeError
 from mmbridge.llm.chat import ChatTemplate, Extent, TemplateFaultError, reads_strings, turns_of
 from mmbridge.llm.templates import TemplateName, flattened, named_template
@@ -103,6 +105,16 @@ class Prompter:
     def stop_text(self) -> str | None:
         """The text that ends the assistant's turn where no token does: a newline under ``plain``."""
         return None if self.template.end is not None else self.template.tail.strip(" ") or None
+
+    @cached_property
+    def opening(self) -> tuple[int, ...]:
+        """The token ids that conversations begin with, whatever is said in them; a system message of their own or
+        another tokenisation can make an exception."""
+        medium = Medium("image", b"")
+        asked: list[tuple[str | Medium, ...]] = [(medium, "What is it?"), ("A dog?", medium), ("2 or 3?", medium)]
+        ids = [self.generation([Message("user", content)]).ids for content in asked]
+        alike = takewhile(lambda column: len({*column}) == 1 and column[0] not in self._kinds, zip(*ids, strict=False))
+        return tuple(column[0] for column in alike)
 
     def training(self, sample: Sample) -> Prompt:
         """The prompt of a whole conversation; what the assistant says, its ends of turns included, is supervised.

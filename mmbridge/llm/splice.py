@@ -4,19 +4,23 @@ Symbols: B samples, T positions, M_i perceptual tokens of medium i, D_llm the wi
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmbridge.context import ForwardContext, Span
-from mmbridge.errors import DataError
 from mmbridge.llm.prompt import Prompt
+from mmbridge.llm.reading import Reading, read
+
+Embed = Callable[[Tensor], Tensor]
 
 
 def splice(
-    embed: Callable[[Tensor], Tensor],
+    embed: Embed,
     prompts: Sequence[Prompt],
     tokens: Sequence[Sequence[Tensor]],
     *,
@@ -39,60 +43,55 @@ def splice(
     Raises:
         DataError: with the sample's id: media and placeholders differ in number, or the row is over-long.
     """
-    lengths = [_length(prompt, media, max_length) for prompt, media in zip(prompts, tokens, strict=True)]
+    readings = [
+        read(prompt, [len(values) for values in media], range(len(media)), max_length)
+        for prompt, media in zip(prompts, tokens, strict=True)
+    ]
+    lengths = [len(reading.codes) for reading in readings]
     shape = len(prompts), max(lengths)
-    ids = np.full(shape, pad_id, dtype=np.int64)
-    supervised, perceptual = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
     first = np.array([shape[1] - length if side == "left" else 0 for length in lengths])
-    spans = []
-    for row, (prompt, media) in enumerate(zip(prompts, tokens, strict=True)):
-        spans.append(_spans(prompt, media, int(first[row])))
-        read, at, said, asked = 0, int(first[row]), np.array(prompt.ids), np.array(prompt.supervised)
-        for placeholder, span in zip(prompt.placeholders, spans[row], strict=True):
-            ids[row, at : span.start] = said[read : placeholder.position]
-            supervised[row, at : span.start] = asked[read : placeholder.position]
-            perceptual[row, span.start : span.stop] = True
-            read, at = placeholder.position + 1, span.stop
-        end = at + len(said) - read
-        ids[row, at:end], supervised[row, at:end] = said[read:], asked[read:]
-    given = torch.from_numpy(ids)
-    embeds = embed(given)
-    device = embeds.device
-    if pieces := [*(values for media in tokens for values in media), *resting]:
-        where = torch.from_numpy(np.flatnonzero(perceptual)).to(device)
-        values = torch.cat(pieces).to(device, embeds.dtype)
-        embeds = embeds.flatten(0, 1).index_copy_(0, where, values).view(embeds.shape)
+    codes, supervised = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
+    for row, (reading, start, length) in enumerate(zip(readings, first, lengths, strict=True)):
+        codes[row, start : start + length] = reading.codes
+        supervised[row, start : start + length] = reading.supervised
     places = np.arange(shape[1]) - first[:, None]
-    mask = (places >= 0) & (places < np.array(lengths)[:, None])
+    ids, embeds = embedded(embed, codes, [*(values for media in tokens for values in media), *resting], pad_id)
+    rows, columns = supervised[:, 1:].nonzero()
     return ForwardContext(
         embeds=embeds,
-        mask=torch.from_numpy(mask).to(device),
-        positions=torch.from_numpy(places.clip(min=0)).to(device),
-        ids=given.to(device),
-        perceptual=torch.from_numpy(perceptual).to(device),
-        supervised=torch.from_numpy(supervised).to(device),
-        spans=tuple(spans),
+        mask=placed((places >= 0) & (places < np.array(lengths)[:, None]), embeds),
+        positions=placed(places.clip(min=0), embeds),
+        ids=ids,
+        perceptual=placed(codes < 0, embeds),
+        supervised=placed(supervised, embeds),
+        predicting=rows * shape[1] + columns,
+        targets=placed(codes[rows, columns + 1], embeds),
+        spans=tuple(_moved(reading, int(start)) for reading, start in zip(readings, first, strict=True)),
         samples=tuple(prompt.sample for prompt in prompts),
         padding=side,
     )
 
 
-def _spans(prompt: Prompt, media: Sequence[Tensor], first: int) -> tuple[Span, ...]:
-    """Where media come to stand in a row whose first real position is ``first``."""
-    spans, shift = [], first
-    for placeholder, values in zip(prompt.placeholders, media, strict=True):
-        start = placeholder.position + shift
-        spans.append(Span(placeholder.medium, start, start + len(values)))
-        shift += len(values) - 1  # the placeholder itself is gone
-    return tuple(spans)
+def embedded(embed: Embed, codes: NDArray[np.int64], tokens: Sequence[Tensor], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and embeddings of rows of codes; perceptual tokens stand in the order in which they come.
+
+    Returns:
+        ids (B, T) with the pad id at perceptual positions, and embeddings (B, T, D_llm).
+    """
+    ids = torch.from_numpy(np.where(codes < 0, pad_id, codes))
+    embeds = embed(ids)
+    if tokens:
+        where = torch.from_numpy(np.flatnonzero(codes < 0)).to(embeds.device)
+        values = torch.cat([*tokens]).to(embeds.device, embeds.dtype)
+        embeds = embeds.flatten(0, 1).index_copy_(0, where, values).view(embeds.shape)
+    return ids.to(embeds.device), embeds
 
 
-def _length(prompt: Prompt, media: Sequence[Tensor], max_length: int) -> int:
-    if len(media) != len(prompt.placeholders):
-        problem = f"expected {len(prompt.placeholders)} media for its placeholders, found {len(media)}"
-        raise DataError(f"sample {prompt.sample}", problem)
-    length = len(prompt.ids) - len(media) + sum(len(values) for values in media)
-    if length > max_length:
-        problem = f"expected at most {max_length} positions, found {length}"
-        raise DataError(f"sample {prompt.sample}", problem, "raise llm.max_length or use fewer perceptual tokens")
-    return length
+def placed(array: NDArray[np.generic], beside: Tensor) -> Tensor:
+    """An array as a tensor where another one is."""
+    return torch.from_numpy(array).to(beside.device)
+
+
+def _moved(reading: Reading, first: int) -> tuple[Span, ...]:
+    """Where media stand in a row in which the sample begins at ``first``."""
+    return tuple(replace(span, start=span.start + first, stop=span.stop + first) for span in reading.spans)

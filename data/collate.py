@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image
 
 from mmbridge.data.batch import BadSample, Batch
-from mmbridge.data.media import LIMITS, Limits, open_image
+from mmbridge.data.media import LIMITS, Limits, image_size, open_image
 from mmbridge.data.sample import Medium, MediumKind, Sample
 from mmbridge.encoders.base import Tiling, Views
 from mmbridge.errors import DataError, MediaError, UserError
@@ -22,6 +22,9 @@ Prepare = Mapping[str, tuple[MediumKind, Callable[[Image], Views]]]
 Length = Callable[[MediumKind, list[Tiling | None]], int]
 """How many perceptual tokens media of a kind become: their tilings by the first encoder of that kind, in order."""
 
+Tile = Callable[[int, int], Tiling | None]
+"""How an image of a width and a height is cut into tiles."""
+
 
 @dataclass(frozen=True, slots=True)
 class Collate:
@@ -34,12 +37,14 @@ class Collate:
     Args:
         prompt: a sample's prompt: ``Prompter.training``, or one for generation.
         length, max_length: with both, a sample that would be longer than so many positions is refused.
+        tiling: how an image of a width and height will be cut into tiles, where it is.
     """
 
     prompt: "Callable[[Sample], Prompt]"
     prepare: Prepare
     length: Length | None = None
     max_length: int | None = None
+    tiling: Tile | None = None
     limits: Limits = field(default=LIMITS)
 
     def __call__(self, samples: Sequence[Sample | BadSample]) -> Batch:
@@ -74,6 +79,33 @@ class Collate:
             UserError: it cannot be used for another reason.
         """
         return self._positions(*self._made(sample, {}))
+
+    def extent(self, drawn: Sample | BadSample) -> tuple[int, int, int]:
+        """What a draw will take, before any medium is decoded; needs ``length``.
+
+        Returns:
+            positions of its texts and, once each, of its media; how many texts; positions of the longest of them. All
+            zero where nothing can be used.
+        """
+        assert self.length is not None
+        words, wholes, media = 0, [], dict[_Key, int]()
+        for sample in _all([drawn]):
+            if isinstance(sample, BadSample):
+                continue
+            try:
+                prompt = self.prompt(sample)
+                for medium in sample.media:
+                    if _key(medium) not in media:
+                        media[_key(medium)] = self.length(medium.kind, [self._tiling(medium)])
+            except UserError:  # it is told when the batch is made
+                continue
+            text = len(prompt.ids) - len(prompt.placeholders)
+            words += text
+            wholes.append(text + sum(media[_key(medium)] for medium in sample.media))
+        return words + sum(media.values()), len(wholes), max(wholes, default=0)
+
+    def _tiling(self, medium: Medium) -> Tiling | None:
+        return None if self.tiling is None else self.tiling(*image_size(medium, self.limits))
 
     def _made(self, sample: Sample, opened: "dict[_Key, dict[str, Views]]") -> "tuple[Prompt, list[dict[str, Views]]]":
         """Its prompt, and each of its media prepared for the encoders that take it; ``opened`` are those of before."""

@@ -1,7 +1,9 @@
 """Batches of a mixture in order, read ahead by worker processes if asked for."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from torch.utils.data import Dataset
@@ -10,6 +12,7 @@ from mmbridge.checkpoint import State
 from mmbridge.data.batch import BadSample, Batch
 from mmbridge.data.collate import Collate
 from mmbridge.data.config import SkipConfig
+from mmbridge.data.dealing import Dealing
 from mmbridge.data.mixture import Mixture
 from mmbridge.data.sample import Sample
 from mmbridge.data.workers import read_ahead
@@ -28,6 +31,9 @@ class Loader:
         batch: draws of one batch on one rank.
         batches: where to stop, counted from the start of the stage; one epoch of the mixture when left out, of which
             the last batch may be short.
+        accumulate: batches of one step.
+        budget: positions of a batch at most. Then ``batch`` are the draws of a step, and ``accumulate`` is left out:
+            they are dealt to processes and batches by their lengths, ``packed`` or padded.
         workers: processes that work ahead; 0 works in this one. The batches are the same.
         on_bad_sample: ``raise``, or the fraction of the stage's draws that may be left out, in each process.
         ranks: the processes that share each batch.
@@ -46,9 +52,15 @@ class Loader:
         workers: int = 0,
         on_bad_sample: Literal["raise"] | SkipConfig = "raise",
         ranks: Ranks = ALONE,
+        accumulate: int = 1,
+        budget: int | None = None,
+        packed: bool = True,
     ) -> None:
+        assert budget is None or accumulate == 1
         draws = len(mixture) if batches is None else batches * batch * ranks.count
-        self._batches, self._ranks = _Batches(batch, draws, ranks), ranks
+        dealing = None if budget is None else Dealing(collate, ranks.rank, ranks.count, budget, packed)
+        self._batches, self._ranks = _Batches(batch, draws, ranks if dealing is None else ALONE, ranks.count), ranks
+        self._accumulate = accumulate
         self._allowed = -1 if on_bad_sample == "raise" else int(on_bad_sample.skip_up_to * draws / ranks.count)
         self._before: tuple[str, ...] = ()
         self.skipped: list[str] = []
@@ -57,7 +69,7 @@ class Loader:
             _Draws(mixture),
             workers,
             batch_sampler=self._batches,
-            collate_fn=collate,
+            collate_fn=dealing or _One(collate),
             persistent_workers=workers > 0,
         )
 
@@ -66,12 +78,22 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
+        for dealt in self._dealt():
+            yield from dealt
+
+    def steps(self) -> Iterator[list[Batch]]:
+        """The batches of one step after the other."""
+        dealt = self._dealt()
+        while step := [batch for each in islice(dealt, self._accumulate) for batch in each]:
+            yield step
+
+    def _dealt(self) -> Iterator[list[Batch]]:
         self.skipped, self._yielded = list(self._before), self._batches.first
-        for batch in self._loader:
-            for bad in batch.bad:
+        for batches in self._loader:
+            for bad in (bad for batch in batches for bad in batch.bad):
                 self._leave_out(bad)
             self._yielded += 1
-            yield batch
+            yield batches
 
     def all_skipped(self) -> list[str]:
         """The ids left out in all processes."""
@@ -96,22 +118,32 @@ class Loader:
 
 
 class _Batches:
-    """The draws of each batch of one rank, from the batch ``first`` on."""
+    """The draws of each batch, from the batch ``first`` on: ``shares`` times ``batch``, or this rank's part of them."""
 
     first = 0
 
-    def __init__(self, batch: int, draws: int, ranks: Ranks) -> None:
-        self._batch, self._draws, self._rank = batch, draws, ranks.rank
-        self.draws_at_once = batch * ranks.count
+    def __init__(self, batch: int, draws: int, ranks: Ranks, shares: int) -> None:
+        self._draws, self._ranks, self.draws_at_once = draws, ranks, batch * shares
         self._stop = -(-draws // self.draws_at_once)
 
     def __len__(self) -> int:
         return max(0, self._stop - self.first)
 
     def __iter__(self) -> Iterator[list[int]]:
+        size = self.draws_at_once // self._ranks.count
         for number in range(self.first, self._stop):
-            start = number * self.draws_at_once + self._rank * self._batch
-            yield list(range(start, min(start + self._batch, self._draws)))
+            start = number * self.draws_at_once + self._ranks.rank * size
+            yield list(range(start, min(start + size, self._draws)))
+
+
+@dataclass(frozen=True, slots=True)
+class _One:
+    """A batch, as the only one."""
+
+    collate: Collate
+
+    def __call__(self, drawn: Sequence[Sample | BadSample]) -> list[Batch]:
+        return [self.collate(drawn)]
 
 
 class _Draws(Dataset[Sample | BadSample]):

@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.Image import DecompressionBombError, DecompressionBombWarning
 
 from mmbridge.data.sample import Medium
@@ -57,6 +57,17 @@ def open_image(medium: Medium, limits: Limits = LIMITS) -> Image.Image:
         return _rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         raise _damaged(medium.name, error) from error
+
+
+def image_size(medium: Medium, limits: Limits = LIMITS) -> tuple[int, int]:
+    """Width and height of an upright image, from its header.
+
+    Raises:
+        MediaError: no header can be read.
+    """
+    image = medium.source if isinstance(medium.source, Image.Image) else _opened(medium, limits)
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # on its side
+    return (image.height, image.width) if turned else image.size
 
 
 def image_file(medium: Medium, limits: Limits = LIMITS) -> tuple[bytes, str]:

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmbridge.encoders.base import Views
+from mmbridge.encoders.base import Tiling, Views
 from mmbridge.encoders.config import Aspect, VisionConfig
-from mmbridge.encoders.tiles import Size, cut, default_pinpoints
+from mmbridge.encoders.tiles import Size, cut, default_pinpoints, tiled
 from mmbridge.errors import RecipeError
 
 
@@ -52,6 +52,10 @@ class Preparation:
     size: Size
     aspect: Aspect
     pinpoints: tuple[Size, ...]
+
+    def tiling(self, width: int, height: int) -> Tiling | None:
+        """How an image of so many pixels will be cut, before it is opened."""
+        return tiled(height, width, self.size, self.pinpoints) if self.aspect == "tiles" else None
 
     def __call__(self, image: Image.Image) -> Views:
         """An image of any size and mode; the result's inputs are (V, C, h, w), float32, with V = 1 unless tiled."""

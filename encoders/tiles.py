@@ -47,17 +47,24 @@ def cut(image: Tensor, size: Size, pinpoints: tuple[Size, ...], interpolation: s
     """
     mode = InterpolationMode(interpolation)
     height, width = image.shape[-2:]
-    target = select_best_resolution((height, width), list(pinpoints))
+    tiling = tiled(height, width, size, pinpoints)
+    rows, columns = tiling.rows, tiling.columns
+    target = rows * size[0], columns * size[1]
     fitted = get_patch_output_size(image, target, ChannelDimension.FIRST)  # type: ignore[no-untyped-call]
     enlarged = pixels.resize(image, list(fitted), interpolation=mode, antialias=True)
     left, right = _halves(target[1] - fitted[1])
     top, bottom = _halves(target[0] - fitted[0])
     canvas = pixels.pad(enlarged, [left, top, right, bottom])
-    rows, columns = target[0] // size[0], target[1] // size[1]
     tiles = canvas.unflatten(2, (columns, size[1])).unflatten(1, (rows, size[0]))  # (C, rows, h, columns, w)
     tiles = tiles.permute(1, 3, 0, 2, 4).flatten(0, 1)  # (rows × columns, C, h, w)
     thumbnail = pixels.resize(image, list(size), interpolation=mode, antialias=True)
-    return torch.cat([thumbnail[None], tiles]), Tiling(rows, columns, height, width)
+    return torch.cat([thumbnail[None], tiles]), tiling
+
+
+def tiled(height: int, width: int, size: Size, pinpoints: tuple[Size, ...]) -> Tiling:
+    """How an image of so many pixels is cut."""
+    target = select_best_resolution((height, width), list(pinpoints))
+    return Tiling(target[0] // size[0], target[1] // size[1], height, width)
 
 
 def _halves(space: int) -> tuple[int, int]:

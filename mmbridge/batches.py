@@ -21,11 +21,15 @@ def training_batches(bridge: Bridge, stage: StageConfig, seed: int, ranks: Ranks
     if steps is None:
         assert stage.epochs is not None
         steps = math.ceil(stage.epochs * len(mixture) / (stage.batch * stage.accumulate * ranks.count))
+    passes = stage.accumulate if stage.budget is None else 1
     loader = Loader(
         mixture,
         bridge.collate(),
-        batch=stage.batch,
-        batches=steps * stage.accumulate,
+        batch=stage.batch * stage.accumulate // passes,
+        batches=steps * passes,
+        accumulate=passes,
+        budget=stage.budget,
+        packed=stage.packing and bridge.llm.packs,
         workers=stage.data.workers,
         on_bad_sample=stage.data.on_bad_sample,
         ranks=ranks,

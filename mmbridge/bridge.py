@@ -126,7 +126,8 @@ class Bridge(Conversing, ModelHubMixin):
     def collate(self, *, training: bool = True) -> Collate:
         """What makes a batch of samples: prompts with labels, or up to where the assistant speaks next."""
         prompt = self.prompter.training if training else AskedPrompt(self.prompter)
-        return Collate(prompt, self.prepare, self.lengths, self.llm.max_length)
+        tiled = next((prepare.tiling for _, prepare in self.prepare.values() if prepare.aspect == "tiles"), None)
+        return Collate(prompt, self.prepare, self.lengths, self.llm.max_length, tiled)
 
     def perceptual_tokens(self, batch: Batch) -> list[list[int]]:
         """How many perceptual tokens each placeholder of each sample becomes; nothing runs."""

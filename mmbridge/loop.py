@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
@@ -41,13 +40,12 @@ class Step:
 
 def fit(
     engine: Engine,
-    batches: Iterable[Batch],
+    batches: Iterable[Sequence[Batch]],
     steps: int,
-    accumulate: int = 1,
     first: int = 0,
     spare: int = 0,
 ) -> Iterator[Step]:
-    """Trains for ``steps`` steps of ``accumulate`` batches each, ``first`` of them done, and yields after every one.
+    """Trains for ``steps`` steps, ``first`` of them done, each on its batches; yields after every one.
 
     A step's losses are means over the terms of all its batches together, on all processes, so its gradient is that of
     one big batch. A batch without samples (all were left out) counts for nothing; a step without any changes nothing.
@@ -59,13 +57,13 @@ def fit(
     source, ranks, needed = iter(batches), engine.ranks, NeededFlops(engine.bridge)
     for number in range(first + 1, steps + 1):
         began = time.perf_counter()
-        taken = list(islice(source, accumulate))
-        assert len(taken) == accumulate, f"data ran out at step {number} of {steps}"
+        taken = next(source, ())
+        assert taken, f"data ran out at step {number} of {steps}"
         terms = [int(each) for each in ranks.total(engine.terms(taken))]
         parts = []
         for place, batch in enumerate(taken, start=1):
             losses = engine.losses(batch, terms)
-            engine.backward(losses, last=place == accumulate)
+            engine.backward(losses, last=place == len(taken))
             parts.append(losses.detach())
         own: list[list[float]] = torch.stack(parts).tolist()  # the one time in a step that the device is waited for
         counts = [_count(engine, needed, batch) for batch in taken]

@@ -10,14 +10,14 @@ from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
 
 
-def with_first_shown(batches: Iterable[Batch], bridge: Bridge, console: Console) -> Iterator[Batch]:
-    """The batches as they come; the first sample of all is printed on its way."""
+def with_first_shown(steps: Iterable[list[Batch]], bridge: Bridge, console: Console) -> Iterator[list[Batch]]:
+    """The batches of steps as they come; the first sample of all is printed on its way."""
     shown = False
-    for batch in batches:
-        if not shown and len(batch):
-            console.print(decoded(batch, bridge), soft_wrap=True)
+    for batches in steps:
+        if not shown and (filled := next(filter(len, batches), None)):
+            console.print(decoded(filled, bridge), soft_wrap=True)
             shown = True
-        yield batch
+        yield batches
 
 
 def decoded(batch: Batch, bridge: Bridge) -> Text:

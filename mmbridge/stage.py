@@ -113,6 +113,9 @@ class StageConfig(Config):
     """Samples of one forward pass on one device."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Forward passes of one step: a step sees batch × accumulate × devices samples."""
+    budget: Annotated[int, Field(ge=1)] | None = None
+    """Positions of the LLM's input in one forward pass at most. A step still sees batch × accumulate × devices samples;
+    they are dealt to devices and to as few forward passes as it takes by their lengths."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """Optimiser steps. Exactly one of steps and epochs is given; an override of the one removes the other."""
     epochs: Positive | None = None

@@ -42,8 +42,8 @@ def train(run: Run, stage: StageConfig) -> Bridge:
         run.log(stage, steps) as log,
         run.checkpoints(stage, engine=engine, validation=validation, data=batches, log=log) as checkpoints,
     ):
-        shown = with_first_shown(batches, bridge, run.console)
-        for step in fit(engine, shown, steps, stage.accumulate, checkpoints.first, log.spare):
+        shown = with_first_shown(batches.steps(), bridge, run.console)
+        for step in fit(engine, shown, steps, checkpoints.first, log.spare):
             log.step(step)
             if validation.due(step.number):
                 log.validate(validation, step.number)

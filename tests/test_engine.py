@@ -33,6 +33,11 @@ def started(parts: Path, llm: dict[str, Any] | None = None, **changes: Any) -> t
     return TorchEngine(bridge, stage, steps, "stages.align"), list(loader)
 
 
+def alone(batches: list[Batch]) -> list[list[Batch]]:
+    """Steps of one batch each."""
+    return [[batch] for batch in batches]
+
+
 def gradients(engine: TorchEngine) -> dict[str, Tensor]:
     found = {name: each.grad for name, each in engine.bridge.named_parameters() if each.grad is not None}
     return {name: grad.clone() for name, grad in found.items()}
@@ -63,7 +68,7 @@ def test_a_step_in_parts_has_the_gradient_of_one_big_batch(parts: Path, batch: i
 def test_frozen_tensors_are_the_same_bits_after_50_steps(parts: Path) -> None:
     engine, batches = started(parts, steps=50, batch=2)
     before = {name: each.clone() for name, each in engine.bridge.state_dict().items()}
-    list(fit(engine, batches, 50))
+    list(fit(engine, alone(batches), 50))
     after = engine.bridge.state_dict()
     changed = {name for name, each in after.items() if not torch.equal(each, before[name])}
     assert changed == {name for name in after if name.startswith("connectors.")}
@@ -77,7 +82,7 @@ def test_a_rerun_gives_the_same_curve_and_weights_bit_for_bit(parts: Path, preci
         engine, batches = started(
             parts, llm={"lora": LORA}, steps=4, precision=precision, train=["connectors.*", "*lora*"]
         )
-        curve = [(step.loss, step.grad_norm) for step in fit(engine, batches, 4)]
+        curve = [(step.loss, step.grad_norm) for step in fit(engine, alone(batches), 4)]
         runs.append((curve, engine.weights()))
     (curve, weights), (again, weights_again) = runs
     assert curve == again
@@ -89,7 +94,7 @@ def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(parts: Path) -> No
     losses = {}
     for precision in ("float32", "bfloat16"):
         engine, batches = started(parts, precision=precision, llm={"dtype": precision}, steps=1)
-        (step,) = fit(engine, batches, 1)
+        (step,) = fit(engine, alone(batches), 1)
         losses[precision] = step.loss
         assert {each.dtype for each in engine.weights().values()} == {torch.float32}
     assert losses["bfloat16"] != losses["float32"]
@@ -101,7 +106,7 @@ def test_what_trains_inside_a_bfloat16_llm_trains_in_float32(parts: Path) -> Non
         parts, llm={"dtype": "bfloat16"}, precision="bfloat16", train=["llm.*.1.mlp*"], steps=2, optim={"lr": 1e-5}
     )
     before = engine.weights()
-    list(fit(engine, batches, 2))
+    list(fit(engine, alone(batches), 2))
     for name, each in engine.weights().items():
         assert each.dtype is torch.float32
         assert not torch.equal(each, before[name])  # a step of 1e-5 would be lost in bfloat16
@@ -112,7 +117,7 @@ def test_the_gradient_is_clipped_to_its_limit(parts: Path) -> None:
     for clip in (None, 1e-3):
         engine, batches = started(parts, optim={"lr": 1.0, "clip": clip, "eps": 1.0}, steps=1)
         before = engine.weights()
-        (step,) = fit(engine, batches, 1)
+        (step,) = fit(engine, alone(batches), 1)
         norms.append(step.grad_norm)
         moved = torch.cat([(each - before[name]).flatten() for name, each in engine.weights().items()])
         updates.append(float(moved.norm()))  # with so large an eps AdamW's first step is nearly the gradient
@@ -134,7 +139,7 @@ def test_a_batch_of_text_alone_has_no_gradient_for_connectors(parts: Path) -> No
     talk = [Sample("t", conversation(("user", ("hi",)), ("assistant", ("hello",))))]
     text = engine.bridge.collate()(talk)
     before = engine.weights()
-    first, second = fit(engine, [text, batches[0]], 2)
+    first, second = fit(engine, [[text], [batches[0]]], 2)
     assert (first.grad_norm, first.perceptual) == (0.0, 0)
     assert first.loss > 0
     assert second.grad_norm > 0
@@ -144,7 +149,7 @@ def test_a_batch_of_text_alone_has_no_gradient_for_connectors(parts: Path) -> No
 def test_weights_are_put_back(parts: Path) -> None:
     engine, batches = started(parts, steps=2)
     before = engine.weights()
-    next(fit(engine, batches, 2))
+    next(fit(engine, alone(batches), 2))
     assert not all(torch.equal(each, before[name]) for name, each in engine.weights().items())
     engine.restore(before)
     assert all(torch.equal(each, before[name]) for name, each in engine.weights().items())

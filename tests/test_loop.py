@@ -63,7 +63,8 @@ def batch(*names: str) -> Batch:
 
 
 def run(engine: Ledger, batches: Sequence[Batch], steps: int, accumulate: int = 1, spare: int = 0) -> Iterator[Step]:
-    return fit(engine, batches, steps, accumulate, spare=spare)  # type: ignore[arg-type]
+    taken = [batches[start : start + accumulate] for start in range(0, len(batches), accumulate)]
+    return fit(engine, taken, steps, spare=spare)  # type: ignore[arg-type]
 
 
 def test_a_step_is_all_its_batches_then_one_step() -> None:
@@ -90,10 +91,10 @@ def test_a_step_is_all_its_batches_then_one_step() -> None:
 def test_batches_are_taken_only_when_needed_and_no_more_than_needed() -> None:
     taken: list[str] = []
 
-    def source() -> Iterator[Batch]:
+    def source() -> Iterator[list[Batch]]:
         for name in "abcd":
             taken.append(name)
-            yield batch(name)
+            yield [batch(name)]
 
     running = fit(Ledger(), source(), 3)  # type: ignore[arg-type]
     assert taken == []

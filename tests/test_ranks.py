@@ -97,7 +97,7 @@ def curve(recipe: Recipe, engine: str, ranks: Ranks, *, poison: int = 0) -> dict
     frozen = {f"{name}": hash_of(each) for name, each in Bridge(recipe).named_parameters()}
     if poison:
         poisoned(made, (poison - 1) * accumulate)
-    taken = list(fit(made, loader, steps, accumulate, spare=1))
+    taken = list(fit(made, loader.steps(), steps, spare=1))
     weights = made.weights()
     made.close()
     after = dict(made.bridge.named_parameters())
@@ -125,15 +125,14 @@ def poisoned(engine: Engine, call: int) -> None:
 def gone_on(recipe: Recipe, before: str, after: str, ranks: Ranks) -> dict[str, Any]:
     """The steps that are left when another engine takes over after two, from what the first one kept."""
     made, loader, steps = started(recipe, before, ranks)
-    accumulate = recipe.stages[0].accumulate
-    running = fit(made, loader, steps, accumulate)
+    running = fit(made, loader.steps(), steps)
     next(running), next(running)
     kept, place = made.state(), loader.state()
     made.close()
     made, loader, steps = started(recipe, after, ranks)
     made.load_state(kept)
     loader.load_state(place)
-    taken = list(fit(made, loader, steps, accumulate, first=2))
+    taken = list(fit(made, loader.steps(), steps, first=2))
     return {"losses": [step.loss for step in taken], "weights": fingerprint(made.weights())}
 
 
@@ -145,6 +144,8 @@ def hash_of(tensor: Tensor) -> str:
     return sha256(tensor.detach().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
+BUDGET = 60
+"""Positions of a forward pass: the samples have about 30."""
 TAKEN_OVER = [(name, name) for name in ENGINES] + [("zero-3", "torch"), ("torch", "zero-2"), ("zero-1", "zero-3")]
 
 
@@ -160,6 +161,8 @@ def all_of_it(folder: str) -> dict[str, Any]:
         found |= {f"{name} muon": curve(muon, name, ranks) for name in ENGINES}
         mixed = recipe(parts, "mixed", "float32", batch=2)
         found |= {f"{name} mixed": curve(mixed, name, ranks) for name in OFFLOADED}
+        dealt = recipe(parts, "mixed", "float32", batch=2, budget=BUDGET)
+        found |= {f"{name} dealt": curve(dealt, name, ranks) for name in ENGINES}
         found |= {f"{name} poisoned": curve(mixed, name, ranks, poison=2) for name in ENGINES}
         found |= {f"{first} then {then}": gone_on(mixed, first, then, ranks) for first, then in TAKEN_OVER}
     return found
@@ -206,6 +209,15 @@ def test_muon_keeps_matrices_whole_under_zero(parts: Path, two: dict[str, Any]) 
     expected = as_one(parts, "mixed", "float32", optim=MUON)
     for engine in ENGINES:
         same(two[f"{engine} muon"], expected, 1e-4)  # Newton-Schulz works in bfloat16
+
+
+@pytest.mark.slow
+def test_steps_dealt_by_length_are_the_same_steps(parts: Path, two: dict[str, Any]) -> None:
+    """A budget of a sample or two: forward passes differ in number from step to step and from those of one process."""
+    expected = as_one(parts, "mixed", "float32")
+    same(as_one(parts, "mixed", "float32", budget=BUDGET), expected)
+    for engine in ENGINES:
+        same(two[f"{engine} dealt"], expected)
 
 
 @pytest.mark.slow

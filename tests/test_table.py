@@ -40,7 +40,7 @@ def test_the_first_sample_is_shown_once_with_its_labels(bridge: Bridge) -> None:
     turns = conversation(("user", (image, image, "which?")), ("assistant", ("both [bold]",)), ("user", ("sure?",)))
     samples = [Sample("empty", ()), Sample("first", (*turns, *conversation(("assistant", ("yes",)))))]
     collate = bridge.collate()
-    batches = [collate(samples[:1]), collate(samples[1:]), collate(samples[1:])]
+    batches = [[collate(samples[:1])], [collate(samples[1:]), collate(samples[1:])]]
     file = StringIO()
     assert list(with_first_shown(batches, bridge, Console(file=file, width=200))) == batches
     shown = file.getvalue()

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from mmbridge.context import ForwardContext
 from mmbridge.errors import DataError, RecipeError, UserError
-from mmbridge.llm.attention import KEYWORD, TreeAttention
+from mmbridge.llm.attention import KEYWORD, NAME, TreeAttention
 from mmbridge.llm.config import GenerationOptions, LLMConfig
 from mmbridge.llm.generation import Finish, Pieces, Until, request
 from mmbridge.llm.packing import Packing, pack
@@ -93,6 +93,11 @@ class LanguageModel(nn.Module):
     def max_length(self) -> int:
         """The longest sequence in positions: the recipe's limit or the model's own, whichever is less."""
         return min(self.config.max_length, self.positions or self.config.max_length)
+
+    @property
+    def packs(self) -> bool:
+        """Whether its attention is one that can be replaced, which packed batches need."""
+        return self.model.config._attn_implementation in ("sdpa", NAME)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

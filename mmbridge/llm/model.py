@@ -6,19 +6,17 @@ Symbols: B samples, T positions, D_llm input embedding width, S supervised token
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event, Thread
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mmbridge.context import ForwardContext
-from mmbridge.errors import DataError, RecipeError, UserError
+from mmbridge.errors import RecipeError
 from mmbridge.llm.attention import KEYWORD, NAME, TreeAttention
-from mmbridge.llm.config import GenerationOptions, LLMConfig
-from mmbridge.llm.generation import Finish, Pieces, Until, request
+from mmbridge.llm.config import LLMConfig
+from mmbridge.llm.generating import Generating
 from mmbridge.llm.packing import Packing, pack
 from mmbridge.llm.prompt import Prompt, Prompter
 from mmbridge.llm.reading import read
@@ -37,7 +35,7 @@ class LLMOutput:
     targets: Tensor
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Generating):
     """A causal LM with its tokenizer and prompter.
 
     Dropout acts in LoRA's adapters only, and only in training: the model itself always runs in eval mode.
@@ -59,7 +57,7 @@ class LanguageModel(nn.Module):
         self._layers = _name_of_layers(model, config.path)
         text = model.config.get_text_config(decoder=True)
         self.positions: int | None = getattr(text, "max_position_embeddings", None)
-        rows, ends = self._embedding.weight.shape[0], self._ends()
+        rows, ends = self._embedding.weight.shape[0], self.ends()
         candidates = (tokenizer.pad_token_id, *ends, 0)
         self.pad_id = next(each for each in candidates if each is not None and each < rows)
         self.eval()
@@ -151,109 +149,13 @@ class LanguageModel(nn.Module):
         elif context.padding == "left":
             inputs |= {"attention_mask": context.mask, "position_ids": context.positions}
         rows = placed(asked, context.embeds)
-        with self._during(context), self._head_reads(rows), only_at(self.layers[-1], rows):
+        with self.during(context), self._head_reads(rows), only_at(self.layers[-1], rows):
             logits = self.model(**inputs, use_cache=False).logits[0]
         if not np.array_equal(
             asked, context.predicting
         ):  # trees in another order, or two tokens predicted at one place
             logits = logits.index_select(0, placed(which, context.embeds))
         return LLMOutput(logits, context.targets)
-
-    def generate(self, context: ForwardContext, options: GenerationOptions | None = None) -> list[str]:
-        """One text per sample of a left-padded batch, without special tokens and outer whitespace.
-
-        Generation ends at the tokens the model's generation config, its tokenizer and the chat template end a turn
-        with. Equal prompts, options and seed give equal texts, whatever the rest of the batch; the global random
-        state is neither read nor changed.
-
-        Raises:
-            DataError: prompt and answer together exceed the positions the model has embeddings for.
-        """
-        options = options or GenerationOptions()
-        finish = Finish(self.tokenizer, self.prompter.stop_text)
-        return [finish(ids) for ids in self._generated(context, options).tolist()]
-
-    def stream(self, context: ForwardContext, options: GenerationOptions | None = None) -> Iterator[str]:
-        """The text of a single sample in pieces, as it is generated; joined they are what ``generate`` returns.
-
-        Raises:
-            UserError: for several samples or beams, and what ``generate`` raises.
-        """
-        options = options or GenerationOptions()
-        if len(context.samples) != 1 or options.beams > 1:
-            raise UserError(
-                "stream", f"expected one sample and one beam, found {len(context.samples)} and {options.beams}"
-            )
-        pieces = Pieces(self.tokenizer, Finish(self.tokenizer, self.prompter.stop_text))
-        left, faults = Event(), list[BaseException]()
-
-        def work() -> None:
-            try:
-                self._generated(context, options, streamer=pieces, stopping_criteria=Until(left))
-            except BaseException as fault:  # handed over to the reader below
-                faults.append(fault)
-                pieces.end()
-
-        thread = Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            yield from (piece for piece in pieces if piece)
-        finally:
-            left.set()
-            thread.join()
-        if faults:
-            raise faults[0]
-
-    @torch.no_grad()
-    def _generated(self, context: ForwardContext, options: GenerationOptions, **keywords: Any) -> Tensor:
-        assert context.padding == "left" or len(context.samples) == 1
-        room = None if self.positions is None else self.positions - context.ids.shape[1]
-        if room is not None and options.max_new_tokens > room:
-            problem = (
-                f"expected room for {options.max_new_tokens} new tokens, found {room} of {self.positions} positions"
-            )
-            raise DataError(f"sample {context.samples[int(context.mask.sum(1).argmax())]}", problem)
-        model: Any = self.model
-        asked = request(
-            options,
-            ends=self._ends(),
-            pad_id=self.pad_id,
-            stop_text=self.prompter.stop_text,
-            tokenizer=self.tokenizer,
-        )
-        with self._during(context), self._own_defaults_aside():
-            ids: Tensor = model.generate(
-                inputs_embeds=context.embeds,
-                attention_mask=context.mask.long(),
-                position_ids=context.positions,
-                **asked,
-                **keywords,
-            )
-        return ids
-
-    def _ends(self) -> list[int]:
-        """Tokens that end a turn, in ascending order."""
-        own = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = {self.tokenizer.eos_token_id, self.prompter.stop_id, *(own if isinstance(own, list) else [own])}
-        return sorted(end for end in ends if end is not None)
-
-    @contextmanager
-    def _during(self, context: ForwardContext) -> Iterator[None]:
-        self.context = context
-        try:
-            yield
-        finally:
-            self.context = None
-
-    @contextmanager
-    def _own_defaults_aside(self) -> Iterator[None]:
-        """Without the sampling, penalties and lengths of the model's generation config, which would fill our gaps."""
-        model, plain = cast(Any, self.model), cast(Any, GenerationConfig)
-        own, model.generation_config = model.generation_config, plain()
-        try:
-            yield
-        finally:
-            model.generation_config = own
 
     @contextmanager
     def _head_reads(self, rows: Tensor) -> Iterator[None]:

@@ -93,7 +93,7 @@ def test_greedy_and_beam_text_are_transformers_own(family: str, llm: Model, llm_
     del inputs["labels"]
     for beams in (1, 3):
         ids = reference.generate(
-            **inputs, max_new_tokens=12, num_beams=beams, eos_token_id=model._ends(), pad_token_id=model.pad_id
+            **inputs, max_new_tokens=12, num_beams=beams, eos_token_id=model.ends(), pad_token_id=model.pad_id
         )
         expected = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         given = model.generate(spliced(model, ROWS, "left"), GenerationOptions(max_new_tokens=12, beams=beams))

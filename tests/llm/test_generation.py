@@ -92,7 +92,7 @@ def test_the_model_s_own_sampling_defaults_are_left_aside(tmp_path: Path) -> Non
 
 def test_it_stops_at_any_end_token(tmp_path: Path) -> None:
     model = LLMConfig(path=str(tiny_llm(tmp_path))).build()
-    ends = model._ends()
+    ends = model.ends()
     assert ends == sorted([model.tokenizer.eos_token_id, model.tokenizer.convert_tokens_to_ids("<|im_end|>")])
     word = model.tokenizer.encode(" red", add_special_tokens=False)[-1]
     for end in ends:
@@ -137,7 +137,7 @@ def test_pieces_of_a_stream_are_the_text(family: str, temperature: float, llm: M
 def test_a_stream_holds_back_half_a_character_and_outer_space(llm: Model) -> None:
     model = llm("qwen2")
     said: list[int] = model.tokenizer.encode("  é 红 \n x \n", add_special_tokens=False)
-    handle = favour(model, lambda count: said[count] if count < len(said) else model._ends()[0])
+    handle = favour(model, lambda count: said[count] if count < len(said) else model.ends()[0])
     pieces = list(model.stream(contexts(model, [5])))
     handle.remove()
     assert "".join(pieces) == "é 红 \n x"
@@ -196,7 +196,7 @@ def test_a_whole_answer_from_messages(llm: Model) -> None:
     prompt = model.prompter.generation(conversation(("user", ["Is there a red circle?"])))
     context = splice(model.embed, [prompt], [[]], side="left", pad_id=model.pad_id, max_length=64)
     inner: Any = model.model
-    ids = inner.generate(torch.tensor([prompt.ids]), max_new_tokens=9, eos_token_id=model._ends(), pad_token_id=0)
+    ids = inner.generate(torch.tensor([prompt.ids]), max_new_tokens=9, eos_token_id=model.ends(), pad_token_id=0)
     expected = model.tokenizer.decode(ids[0, len(prompt.ids) :], skip_special_tokens=True)
     assert model.generate(context, GenerationOptions(max_new_tokens=9)) == [str(expected).strip()]
 

@@ -2,7 +2,7 @@
 
 from abc import ABC
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Event, Thread
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from mmbridge.context import ForwardContext
 from mmbridge.errors import DataError, UserError
 from mmbridge.llm.config import GenerationOptions
 from mmbridge.llm.generation import Finish, Pieces, Until, request
+from mmbridge.llm.layout import TurnedWeights
 from mmbridge.llm.prompt import Prompter
 
 
@@ -21,7 +22,7 @@ class Generating(nn.Module, ABC):
     """Generation for a module that holds a causal LM.
 
     ``context`` is the batch in work; ``positions`` how many the model has embeddings for, if there is such a number;
-    ``pad_id`` a token that has an embedding.
+    ``pad_id`` a token that has an embedding. ``turned`` are second copies of weights, for a single sample on a CPU.
     """
 
     model: PreTrainedModel
@@ -30,6 +31,10 @@ class Generating(nn.Module, ABC):
     context: ForwardContext | None
     positions: int | None
     pad_id: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turned = TurnedWeights()
 
     def generate(self, context: ForwardContext, options: GenerationOptions | None = None) -> list[str]:
         """One text per sample of a left-padded batch, without special tokens and outer whitespace.
@@ -93,7 +98,9 @@ class Generating(nn.Module, ABC):
             stop_text=self.prompter.stop_text,
             tokenizer=self.tokenizer,
         )
-        with self.during(context), self._own_defaults_aside():
+        alone = len(context.samples) == 1 and options.beams == 1
+        turned = self.turned.of(self.model) if alone else nullcontext()
+        with self.during(context), self._own_defaults_aside(), turned:
             ids: Tensor = model.generate(
                 inputs_embeds=context.embeds,
                 attention_mask=context.mask.long(),

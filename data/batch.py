@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmbridge.data.sample import Sample
-from mmbridge.encoders.base import Tiling, Views
+from mmbridge.encoders.base import Grid, Prepared, Stored, Tiling, Views
 from mmbridge.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Batch:
     """
 
     prompts: "tuple[Prompt, ...]"
-    views: dict[str, list[Views]]
+    views: dict[str, list[Prepared]]
     samples: tuple[Sample, ...]
     bad: tuple[BadSample, ...] = field(default=())
     media: tuple[tuple[int, ...], ...] = field(default=())
@@ -55,15 +55,32 @@ class Batch:
         return _unpacked, (self.prompts, packed, self.samples, self.bad, self.media)
 
 
-_Packed = tuple[list[Tensor], list[int], list[Tiling | None]]
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """An encoder's media in few tensors: ``inputs`` of those to be encoded, joined along V where they are of one shape,
+    and the joined ``values`` of those encoded before; for each medium its rows there, its tiling, and, if it was
+    encoded before, the lengths and grids of its views."""
+
+    inputs: list[Tensor]
+    values: Tensor | None
+    media: list[tuple[int, Tiling | None, tuple[tuple[int, ...], tuple[Grid, ...]] | None]]
 
 
-def _packed(views: Sequence[Views]) -> _Packed:
-    """Inputs of equal shape joined along V; how many rows each medium has; tilings."""
-    inputs = [view.inputs for view in views]
+def _packed(media: Sequence[Prepared]) -> _Packed:
+    inputs = [each.inputs for each in media if isinstance(each, Views)]
     if len({tensor.shape[1:] for tensor in inputs}) == 1:
         inputs = [torch.cat(inputs)]
-    return inputs, [len(view.inputs) for view in views], [view.tiling for view in views]
+    values = [each.values for each in media if isinstance(each, Stored)]
+    return _Packed(
+        inputs,
+        torch.cat(values) if values else None,  # copied out of the memory map that they are pages of
+        [
+            (len(each.inputs), each.tiling, None)
+            if isinstance(each, Views)
+            else (len(each.values), each.tiling, (each.lengths, each.grids))
+            for each in media
+        ],
+    )
 
 
 def _unpacked(
@@ -73,9 +90,15 @@ def _unpacked(
     bad: tuple[BadSample, ...],
     media: tuple[tuple[int, ...], ...],
 ) -> Batch:
-    views = {}
-    for name, (inputs, rows, tilings) in packed.items():
-        if len(inputs) != len(rows):
-            inputs = list(torch.split(inputs[0], rows))
-        views[name] = [Views(tensor, tiling) for tensor, tiling in zip(inputs, tilings, strict=True)]
-    return Batch(prompts, views, samples, bad, media)
+    return Batch(prompts, {name: _prepared(each) for name, each in packed.items()}, samples, bad, media)
+
+
+def _prepared(packed: _Packed) -> list[Prepared]:
+    live = [rows for rows, _, kept in packed.media if kept is None]
+    inputs = packed.inputs if len(packed.inputs) == len(live) else torch.split(packed.inputs[0], live)
+    stored = [rows for rows, _, kept in packed.media if kept is not None]
+    each_input, each_values = iter(inputs), iter(() if packed.values is None else torch.split(packed.values, stored))
+    return [
+        Views(next(each_input), tiling) if kept is None else Stored(next(each_values), *kept, tiling)
+        for _, tiling, kept in packed.media
+    ]

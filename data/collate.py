@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image
 
 from mmbridge.data.batch import BadSample, Batch
+from mmbridge.data.feature_cache import FeatureCache
 from mmbridge.data.media import LIMITS, Limits, image_size, open_image
 from mmbridge.data.sample import Medium, MediumKind, Sample
-from mmbridge.encoders.base import Tiling, Views
+from mmbridge.encoders.base import Prepared, Tiling, Views
 from mmbridge.errors import DataError, MediaError, UserError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Collate:
         prompt: a sample's prompt: ``Prompter.training``, or one for generation.
         length, max_length: with both, a sample that would be longer than so many positions is refused.
         tiling: how an image of a width and height will be cut into tiles, where it is.
+        features: of media encoded before; a medium that all its encoders have there is not decoded.
     """
 
     prompt: "Callable[[Sample], Prompt]"
@@ -46,11 +48,12 @@ class Collate:
     max_length: int | None = None
     tiling: Tile | None = None
     limits: Limits = field(default=LIMITS)
+    features: FeatureCache | None = None
 
     def __call__(self, samples: Sequence[Sample | BadSample]) -> Batch:
-        views: dict[str, list[Views]] = {name: [] for name in self.prepare}
+        views: dict[str, list[Prepared]] = {name: [] for name in self.prepare}
         prompts, kept, bad, media = [], [], [], []
-        opened: dict[_Key, dict[str, Views]] = {}
+        opened: dict[_Key, _Media] = {}
         numbers: dict[_Key, int] = {}
         for sample in _all(samples):
             if isinstance(sample, BadSample):
@@ -107,7 +110,7 @@ class Collate:
     def _tiling(self, medium: Medium) -> Tiling | None:
         return None if self.tiling is None else self.tiling(*image_size(medium, self.limits))
 
-    def _made(self, sample: Sample, opened: "dict[_Key, dict[str, Views]]") -> "tuple[Prompt, list[dict[str, Views]]]":
+    def _made(self, sample: Sample, opened: "dict[_Key, _Media]") -> "tuple[Prompt, list[_Media]]":
         """Its prompt, and each of its media prepared for the encoders that take it; ``opened`` are those of before."""
         prompt = self.prompt(sample)
         media, found = sample.media, [placeholder.medium for placeholder in prompt.placeholders]
@@ -119,28 +122,27 @@ class Collate:
                 opened[_key(medium)] = self._prepared(medium, sample.id)
         return prompt, [opened[_key(medium)] for medium in media]
 
-    def _prepared(self, medium: Medium, name: str) -> dict[str, Views]:
-        takers = [(name, prepare) for name, (kind, prepare) in self.prepare.items() if kind == medium.kind]
+    def _prepared(self, medium: Medium, name: str) -> "_Media":
+        """A medium for each encoder that takes it: its features where they are kept, else its views."""
+        takers = {encoder: prepare for encoder, (kind, prepare) in self.prepare.items() if kind == medium.kind}
         if not takers:
             kinds = ", ".join(sorted({kind for kind, _ in self.prepare.values()})) or "none"
             problem = f"expected media that an encoder takes ({kinds}), found {medium.kind}"
             raise DataError(f"sample {name}", problem)
-        image = self._image(medium, name)
-        return {encoder: prepare(image) for encoder, prepare in takers}
-
-    def _image(self, medium: Medium, name: str) -> Image:
         try:
-            return open_image(medium, self.limits)
+            kept = self.features.find(medium, takers, self.limits) if self.features is not None else {}
+            image = open_image(medium, self.limits) if len(kept) < len(takers) else None
         except MediaError as error:
             raise MediaError(f"sample {name}: {error.where}", error.problem, error.fix) from error
+        return {each: kept[each] if image is None or each in kept else takers[each](image) for each in takers}
 
-    def _require_fit(self, sample: Sample, prompt: "Prompt", prepared: Sequence[Mapping[str, Views]]) -> None:
+    def _require_fit(self, sample: Sample, prompt: "Prompt", prepared: "Sequence[_Media]") -> None:
         if self.length is not None and self.max_length is not None:
             total = self._positions(prompt, prepared)
             if total > self.max_length:
                 raise too_long(sample.id, total, self.max_length)
 
-    def _positions(self, prompt: "Prompt", prepared: Sequence[Mapping[str, Views]]) -> int:
+    def _positions(self, prompt: "Prompt", prepared: "Sequence[_Media]") -> int:
         assert self.length is not None
         total = len(prompt.ids) - len(prompt.placeholders)
         for placeholder, views in zip(prompt.placeholders, prepared, strict=True):
@@ -148,6 +150,8 @@ class Collate:
         return total
 
 
+_Media = Mapping[str, Prepared]
+"""One medium for each encoder that takes it."""
 _Key = tuple[MediumKind, Hashable]
 
 

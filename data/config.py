@@ -1,5 +1,7 @@
 """The data section of a stage: what it reads, in which shares, and what happens to samples that cannot be used."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -8,8 +10,10 @@ from mmbridge.config import Config
 from mmbridge.data.record import CAPTION_PROMPTS, Task
 
 if TYPE_CHECKING:
+    from mmbridge.data.feature_cache import FeatureCache
     from mmbridge.data.mixture import Mixture
     from mmbridge.data.sources import Source
+    from mmbridge.encoders.config import EncoderConfig
 
 Format = Literal["webdataset", "folder", "llava", "chat", "datasets"]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -129,3 +133,22 @@ class DataConfig(Config):
         late = self.on_bad_sample != "raise"
         sources = [item.build(late) if isinstance(item, FilesConfig) else item.build() for item in self.mix]
         return Mixture(sources, [item.weight for item in self.mix], seed)
+
+
+class FeaturesConfig(Config):
+    """Features that ``mmbridge data cache`` has written, read in place of running the encoders."""
+
+    path: str
+    """The folder they were written to."""
+    missing: Literal["encode", "raise"] = "encode"
+    """A medium whose features are not there is encoded as it comes, beside those that are; or it stops the run."""
+
+    def build(self, encoders: "Mapping[str, EncoderConfig]") -> "FeatureCache":
+        """Opens those of these encoders, by their names in the recipe.
+
+        Raises:
+            FeatureError: some are missing, stale, not finished or cut off; none of them is used then.
+        """
+        from mmbridge.data.feature_cache import open_features
+
+        return open_features(Path(self.path), encoders, self.missing)

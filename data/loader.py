@@ -16,7 +16,7 @@ from mmbridge.data.dealing import Dealing
 from mmbridge.data.mixture import Mixture
 from mmbridge.data.sample import Sample
 from mmbridge.data.workers import read_ahead
-from mmbridge.errors import DataError, UserError
+from mmbridge.errors import DataError, FeatureError, UserError
 from mmbridge.ranks import ALONE, Ranks
 
 
@@ -35,7 +35,8 @@ class Loader:
         budget: positions of a batch at most. Then ``batch`` are the draws of a step, and ``accumulate`` is left out:
             they are dealt to processes and batches by their lengths, ``packed`` or padded.
         workers: processes that work ahead; 0 works in this one. The batches are the same.
-        on_bad_sample: ``raise``, or the fraction of the stage's draws that may be left out, in each process.
+        on_bad_sample: ``raise``, or the fraction of the stage's draws that may be left out, in each process. Features
+            on disk that cannot be used are no sample's fault, and always raise.
         ranks: the processes that share each batch.
 
     Raises:
@@ -66,7 +67,7 @@ class Loader:
         self.skipped: list[str] = []
         self._yielded = 0
         self._loader = read_ahead(
-            _Draws(mixture),
+            Draws(mixture),
             workers,
             batch_sampler=self._batches,
             collate_fn=dealing or _One(collate),
@@ -109,7 +110,7 @@ class Loader:
         self._before = tuple(state.values["skipped"][self._ranks.rank :: self._ranks.count])
 
     def _leave_out(self, bad: BadSample) -> None:
-        if self._allowed < 0:
+        if self._allowed < 0 or isinstance(bad.error, FeatureError):
             raise bad.error
         self.skipped.append(bad.id)
         if len(self.skipped) > self._allowed:
@@ -146,7 +147,7 @@ class _One:
         return [self.collate(drawn)]
 
 
-class _Draws(Dataset[Sample | BadSample]):
+class Draws(Dataset[Sample | BadSample]):
     """Draws of a mixture by number; errors of the data are carried as values, since torch would rewrite them."""
 
     def __init__(self, mixture: Mixture) -> None:

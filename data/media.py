@@ -82,7 +82,7 @@ def image_file(medium: Medium, limits: Limits = LIMITS) -> tuple[bytes, str]:
         file = BytesIO()
         open_image(medium, limits).save(file, "PNG")
         return file.getvalue(), "png"
-    data = _read(medium, limits)
+    data = file_bytes(medium, limits)
     held = replace(medium, source=data)
     open_image(held, limits)
     with _opened(held, limits) as image:
@@ -92,7 +92,7 @@ def image_file(medium: Medium, limits: Limits = LIMITS) -> tuple[bytes, str]:
 
 def _opened(medium: Medium, limits: Limits) -> Image.Image:
     """An image whose header has been read and whose pixels have not."""
-    data = _read(medium, limits)
+    data = file_bytes(medium, limits)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", DecompressionBombWarning)
@@ -107,8 +107,12 @@ def _opened(medium: Medium, limits: Limits) -> Image.Image:
         raise _damaged(medium.name, error) from error
 
 
-def _read(medium: Medium, limits: Limits) -> bytes:
-    """The bytes of a file, never more than the limit."""
+def file_bytes(medium: Medium, limits: Limits = LIMITS) -> bytes:
+    """The bytes of a medium's file, never more than the limit.
+
+    Raises:
+        MediaError: there is none, it is empty, too large or cannot be read.
+    """
     name, data = medium.name, medium.source
     if isinstance(data, Path):
         try:

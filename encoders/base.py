@@ -1,7 +1,7 @@
 """What an encoder takes and gives: ``Views`` in, ``Features`` out.
 
-Symbols: V views (rows of an encoder's batch), N tokens of a view, D_enc the encoder's width, B media.
-Without tiling a medium is one view and V = B.
+Symbols: V views (rows of an encoder's batch), N tokens of a view, D_enc the encoder's width, B media, R real tokens of
+all views of one medium. Without tiling a medium is one view and V = B.
 """
 
 from collections.abc import Sequence
@@ -51,6 +51,23 @@ class Views:
 
     inputs: Tensor
     tiling: Tiling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One medium's features, encoded before: ``values`` (R, D_enc), its views' real tokens one view after the other.
+
+    ``lengths`` are the real tokens of each view and ``grids`` their layouts; ``tiling`` is as in ``Views``.
+    """
+
+    values: Tensor
+    lengths: tuple[int, ...]
+    grids: tuple[Grid, ...]
+    tiling: Tiling | None = None
+
+
+Prepared = Views | Stored
+"""A medium as an encoder takes it: to be encoded, or encoded before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from mmbridge.encoders.config import Aspect, VisionConfig
 from mmbridge.encoders.tiles import Size, cut, default_pinpoints, tiled
 from mmbridge.errors import RecipeError
 
+PREPARATION = 1
+"""Counts what changes the views that ``Preparation`` makes of an image: features kept from before are stale then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
@@ -56,6 +59,13 @@ class Preparation:
     def tiling(self, width: int, height: int) -> Tiling | None:
         """How an image of so many pixels will be cut, before it is opened."""
         return tiled(height, width, self.size, self.pinpoints) if self.aspect == "tiles" else None
+
+    @property
+    def most_views(self) -> int:
+        """How many views one image can become."""
+        if self.aspect != "tiles":
+            return 1
+        return 1 + max(height // self.size[0] * (width // self.size[1]) for height, width in self.pinpoints)
 
     def __call__(self, image: Image.Image) -> Views:
         """An image of any size and mode; the result's inputs are (V, C, h, w), float32, with V = 1 unless tiled."""

@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmbridge.encoders.attention import AttentionRows
-from mmbridge.encoders.base import EncoderFacts, Features, Grid, Tiling, Views
+from mmbridge.encoders.base import EncoderFacts, Features, Grid, Prepared, Tiling, Views
 from mmbridge.encoders.config import VisionConfig
 from mmbridge.encoders.preprocessing import Pixels, prepared_by
+from mmbridge.encoders.stored import together
 from mmbridge.errors import RecipeError
 from mmbridge.frozen import freeze, reading
 
@@ -82,10 +83,16 @@ class VisionEncoder(nn.Module, ABC):
         """Stays in evaluation mode whatever the parent does."""
         return super().train(False)
 
-    def encode(self, views: Sequence[Views]) -> Features:
-        """Features of several media, in order; their views are the rows of one batch."""
-        features: Features = self(torch.cat([one.inputs for one in views]), tuple(one.tiling for one in views))
-        return features
+    def encode(self, media: Sequence[Prepared]) -> Features:
+        """Features of several media, in order. The model runs over the views of those not encoded before, as the rows
+        of one batch; where there are none, it does not run."""
+        views = [one for one in media if isinstance(one, Views)]
+        live: Features | None = None
+        if views:
+            live = self(torch.cat([one.inputs for one in views]), tuple(one.tiling for one in views))
+        if live is not None and len(views) == len(media):
+            return live
+        return together(media, live, next(self.model.parameters()), self.facts.prefix)
 
     @torch.no_grad()
     def forward(self, inputs: Tensor, tilings: tuple[Tiling | None, ...]) -> Features:

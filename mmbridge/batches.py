@@ -11,16 +11,11 @@ from mmbridge.stage import StageConfig
 def training_batches(bridge: Bridge, stage: StageConfig, seed: int, ranks: Ranks = ALONE) -> tuple[Loader, int]:
     """This process's batches of a whole stage in their order, and how many steps they are.
 
-    Steps given as epochs are rounded up, so that every sample is seen.
-
     Raises:
         DataError: a source cannot be read or holds nothing for its task.
     """
     mixture = stage.data.build(seed)
-    steps = stage.steps
-    if steps is None:
-        assert stage.epochs is not None
-        steps = math.ceil(stage.epochs * len(mixture) / (stage.batch * stage.accumulate * ranks.count))
+    steps = steps_of(stage, len(mixture), ranks.count)
     passes = stage.accumulate if stage.budget is None else 1
     loader = Loader(
         mixture,
@@ -35,3 +30,15 @@ def training_batches(bridge: Bridge, stage: StageConfig, seed: int, ranks: Ranks
         ranks=ranks,
     )
     return loader, steps
+
+
+def steps_of(stage: StageConfig, draws: int, processes: int) -> int:
+    """How many steps a stage has. Steps given as epochs are rounded up, so that every sample is seen.
+
+    Args:
+        draws: in an epoch of its data.
+    """
+    if stage.steps is not None:
+        return stage.steps
+    assert stage.epochs is not None
+    return math.ceil(stage.epochs * draws / (stage.batch * stage.accumulate * processes))

@@ -72,16 +72,19 @@ class Bridge(Conversing, ModelHubMixin):
     that trained it and ``metrics`` what was measured then. Connectors start the same for the same recipe.
 
     Args:
-        recipe: what to build; ``self.recipe`` is the same with its frozen parts pinned.
+        recipe: what to build; ``self.recipe`` is the same with its frozen parts pinned and without ``features``, which
+            only say how batches are made.
         template: the prompt template, where it is not the LLM section's.
 
     Raises:
         RecipeError: a part cannot be found or built.
+        FeatureError: the recipe's features are stale, incomplete or damaged.
     """
 
     def __init__(self, recipe: Recipe, template: TemplateName | None = None) -> None:
         super().__init__()
-        self.recipe, self.template = resolved(recipe), template
+        self.recipe, self.template = resolved(recipe).model_copy(update={"features": None}), template
+        self._features = None if recipe.features is None else recipe.features.build(recipe.read_encoders)
         self.stage: str | None = None
         self.metrics: dict[str, Any] = {}
         with torch.random.fork_rng(devices=[]):
@@ -95,8 +98,8 @@ class Bridge(Conversing, ModelHubMixin):
                 connectors[name] = config.build(facts, self.llm.width, f"connectors.{name}")
         self.encoders, self.connectors = nn.ModuleDict(encoders), nn.ModuleDict(connectors)
         self.unfrozen = {f"llm.{name}" for name, each in self.llm.named_parameters() if each.requires_grad}
-        used = {encoder for config in recipe.connectors.values() for encoder in config.encoders}
-        self.prepare = {name: (each.medium, each.prepare) for name, each in encoders.items() if name in used}
+        read = {name: encoders[name] for name in recipe.read_encoders}
+        self.prepare = {name: (each.medium, each.prepare) for name, each in read.items()}
         self.eval()
 
     @property
@@ -127,7 +130,7 @@ class Bridge(Conversing, ModelHubMixin):
         """What makes a batch of samples: prompts with labels, or up to where the assistant speaks next."""
         prompt = self.prompter.training if training else AskedPrompt(self.prompter)
         tiled = next((prepare.tiling for _, prepare in self.prepare.values() if prepare.aspect == "tiles"), None)
-        return Collate(prompt, self.prepare, self.lengths, self.llm.max_length, tiled)
+        return Collate(prompt, self.prepare, self.lengths, self.llm.max_length, tiled, features=self._features)
 
     def perceptual_tokens(self, batch: Batch) -> list[list[int]]:
         """How many perceptual tokens each placeholder of each sample becomes; nothing runs."""

@@ -5,6 +5,7 @@ MMBridgeError                 1: an internal fault, or some inputs failed
     ├── RecipeError           a recipe, an override, a part that cannot be built from them
     ├── MediaError            a file that is not the medium it should be
     ├── DataError             a sample or a data set that cannot be used as asked
+    ├── FeatureError          features on disk that are stale, incomplete or damaged
     └── BridgeError           a bridge folder that is incomplete or no longer fits its frozen parts
 """
 
@@ -45,6 +46,10 @@ class MediaError(UserError):
 
 class DataError(UserError):
     """A sample or data set that cannot be used: its id is in ``where``."""
+
+
+class FeatureError(UserError):
+    """Features on disk that are not those of the encoder asked for, or cannot be read. No sample is at fault."""
 
 
 class BridgeError(UserError):

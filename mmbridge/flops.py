@@ -29,7 +29,7 @@ from mmbridge.connectors.tiles import packed_length
 from mmbridge.context import Span
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
-from mmbridge.encoders.base import Tiling
+from mmbridge.encoders.base import Tiling, Views
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.flops import LanguageModelFlops, Row
 from mmbridge.llm.reading import Reading, read
@@ -59,8 +59,9 @@ class NeededFlops:
         return self.encoders(batch) + self.connectors(batch) + self.llm(batch)
 
     def encoders(self, batch: Batch) -> int:
-        """FLOPs of the encoders over the batch's views."""
-        return sum(each * sum(len(one.inputs) for one in batch.views[name]) for name, each in self._views.items())
+        """FLOPs of the encoders over the batch's views; media encoded before need none."""
+        live = {name: [one for one in batch.views[name] if isinstance(one, Views)] for name in self._views}
+        return sum(each * sum(len(one.inputs) for one in live[name]) for name, each in self._views.items())
 
     def connectors(self, batch: Batch) -> int:
         """FLOPs of the connectors, forward and backward."""

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from mmbridge.config import Config
 from mmbridge.connectors.config import ConnectorConfig
+from mmbridge.data.config import FeaturesConfig
 from mmbridge.encoders.config import EncoderConfig
 from mmbridge.engine_config import EngineConfig, TorchEngineConfig
 from mmbridge.errors import RecipeError
@@ -48,6 +49,8 @@ class Recipe(Config):
     llm: LLMConfig
     stages: tuple[StageConfig, ...]
     """None where a bridge was read from a LLaVA folder: it comes trained."""
+    features: FeaturesConfig | None = None
+    """Where training finds features of media encoded before; no part of the bridge that comes of it."""
     engine: EngineConfig = TorchEngineConfig()
     log: LogConfig = LogConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -83,6 +86,16 @@ class Recipe(Config):
         from mmbridge.recipe_file import dump
 
         return dump(self)
+
+    @property
+    def read_encoders(self) -> dict[str, EncoderConfig]:
+        """Those that a connector reads."""
+        read = {encoder for connector in self.connectors.values() for encoder in connector.encoders}
+        return {name: config for name, config in self.encoders.items() if name in read}
+
+    def seed_of(self, stage: StageConfig) -> int:
+        """Of a stage's data and dropout: stages differ, whatever else is trained in the same run."""
+        return (self.seed + self.stages.index(stage)) % 2**32
 
     def require_stages(self, names: Sequence[str]) -> None:
         """Checks that there is something to train, and the names of stages given on a command line.

@@ -11,7 +11,7 @@ from mmbridge.recipe_file import parse
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
 """Of a run's folder."""
 
-_FREE = ("engine", "log", "workers", "checkpoint", "batch", "accumulate", "budget", "packing")
+_FREE = ("engine", "features", "log", "workers", "checkpoint", "batch", "accumulate", "budget", "packing")
 """Keys that may differ, with all below them; a step's samples, batch × accumulate × processes, may not."""
 
 

@@ -80,8 +80,8 @@ class Run:
         return self.folder / "stages" / name
 
     def seed(self, stage: StageConfig) -> int:
-        """Of a stage's data and dropout: stages differ, whatever else is trained in the same run."""
-        return (self.recipe.seed + self.recipe.stages.index(stage)) % 2**32
+        """Of a stage's data and dropout."""
+        return self.recipe.seed_of(stage)
 
     def start(self, bridge: Bridge, stage: StageConfig) -> None:
         """Gives a bridge the weights its stage starts from.

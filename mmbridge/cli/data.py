@@ -1,4 +1,4 @@
-"""``mmbridge data``: ``make-world DIR``, and the verbs of ``check`` and ``pack``."""
+"""``mmbridge data``: ``make-world DIR``, and the verbs of ``check``, ``pack`` and ``cache``."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmbridge.cli import check, pack
+from mmbridge.cli import cache, check, pack
 from mmbridge.cli.options import require_writable
 from mmbridge.cli.output import say
 
@@ -28,6 +28,7 @@ class Layout(StrEnum):
 
 app.command("check")(check.check)
 app.command("pack")(pack.pack)
+app.command("cache")(cache.cache)
 
 
 @app.callback()

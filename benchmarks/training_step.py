@@ -2,32 +2,39 @@
 
 Same weights, images, token ids, frozen parts and supervised tokens; forward and backward, without the optimiser, in
 float32. transformers' class runs as its users run it, with gradient checkpointing, and without. Before anything is
-timed, the projector's gradient must be the same. Writes ``results/training_step.json``: seconds and ratios, the FLOPs
-each executes as torch counts them, and those the step needs.
+timed, the projector's gradient must be the same. Four settings, with the same prompt in front of every image:
+
+    live            a caption an image
+    cached          the same, with the encoder's features at hand
+    five captions   of each image, cached
+    instruct        answers of very unequal lengths, in micro-batches; ours are dealt by length and packed
+
+Writes ``results/training_step.json``: seconds and ratios, the FLOPs each executes as torch counts them, and those the
+step needs.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from paired import lines, paired
-from random_llava import SHAPES, WORDS, Shape, write
+from random_llava import SHAPES, Shape, write
 from record import Record
-from torch import Tensor
 from transformers import LlavaForConditionalGeneration
+from twin_batch import Text, batch, captions, inputs, instructions, pictures
 
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
-from mmbridge.encoders.base import Views
+from mmbridge.data.dealing import dealt
+from mmbridge.encoders.stored import apart
 from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import NeededFlops
 from mmbridge.frozen import freeze
 from mmbridge.llava import load_llava
-from mmbridge.llm.prompt import Placeholder, Prompt
-from mmbridge.memory_floor import memory_floor
 from mmbridge.stage import StageConfig
 from mmbridge.torch_engine import TorchEngine
 from mmbridge.trainable import unfreeze
@@ -50,36 +57,65 @@ STAGE = StageConfig.model_validate(
 """What a stage of alignment is; its data are not read."""
 
 
-def ours(folder: Path, shape: Shape, ids: Tensor, images: Tensor) -> tuple[Bridge, Batch, Callable[[], object]]:
-    """The checkpoint as a bridge, the batch it reads, and a step of its engine."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """``texts`` for a shape, ``micro`` of them in a forward pass of transformers; ``cached``: ours has features."""
+
+    texts: Callable[[Shape], list[Text]]
+    micro: int
+    cached: bool
+
+
+SETTINGS = {
+    "live": Setting(lambda shape: captions(shape, shape.samples, 1), 4, cached=False),
+    "cached": Setting(lambda shape: captions(shape, shape.samples, 1), 4, cached=True),
+    "five captions": Setting(lambda shape: captions(shape, 2, 5), 10, cached=True),
+    "instruct": Setting(lambda shape: instructions(shape, 16), 4, cached=False),
+}
+
+
+def ours(
+    folder: Path, shape: Shape, texts: Sequence[Text], setting: Setting
+) -> tuple[Bridge, list[Batch], Callable[[], object]]:
+    """The checkpoint as a bridge, the batches it reads, and a step of its engine."""
     bridge = load_llava(folder)
     unfreeze(bridge, STAGE, "stages.align", parts=["connectors."])
-    supervised = (False,) * (ids.shape[1] - shape.answer) + (True,) * shape.answer
-    placeholders = (Placeholder(shape.before, "image"),)
-    prompts = tuple(
-        Prompt(str(number), tuple(row), supervised, placeholders, "") for number, row in enumerate(ids.tolist())
-    )
-    batch = Batch(prompts, {"vision": [Views(image[None]) for image in images]}, ())
+    bridge.prompter.__dict__["opening"] = texts[0].before  # what a chat template with a system message begins with
     engine = TorchEngine(bridge, STAGE, 1, "stages.align")
+    images = pictures(shape, texts)
+    batches = [batch(each, images, "vision") for each in _dealt(shape, texts, setting.micro)]
+    if setting.cached:
+        for each in batches:
+            views = each.views["vision"]
+            each.views["vision"] = [*apart(bridge.encoders["vision"].encode(views))]  # type: ignore[operator]
+    terms = engine.terms(batches)
 
     def step() -> None:
         bridge.zero_grad()
-        engine.backward(engine.losses(batch, engine.terms([batch])))
+        for each in batches:
+            engine.backward(engine.losses(each, terms))
 
-    return bridge, batch, step
+    return bridge, batches, step
+
+
+def _dealt(shape: Shape, texts: Sequence[Text], micro: int) -> list[list[Text]]:
+    """Forward passes of no more positions than transformers' longest has."""
+    lengths = [text.words + shape.visual * (text.image is not None) for text in texts]
+    longest = max(len(lengths[at : at + micro]) * max(lengths[at : at + micro]) for at in range(0, len(texts), micro))
+    (hand,) = dealt([(length, 1, length) for length in lengths], 1, longest)
+    return [[texts[number] for number in sorted(numbers)] for numbers in hand]
 
 
 def theirs(
-    folder: Path, shape: Shape, ids: Tensor, images: Tensor
+    folder: Path, shape: Shape, texts: Sequence[Text], micro: int
 ) -> tuple[LlavaForConditionalGeneration, Callable[[bool], object]]:
     """transformers' class, and a step of it with checkpointing or without."""
     model: Any = LlavaForConditionalGeneration.from_pretrained(folder)
     freeze(model).train()
     model.model.multi_modal_projector.requires_grad_(True)
-    visual = torch.full((len(ids), shape.visual), WORDS.index("<image>"))
-    ids = torch.cat([ids[:, : shape.before], visual, ids[:, shape.before + 1 :]], dim=1)
-    labels = ids.clone()
-    labels[:, : -shape.answer] = -100
+    images = pictures(shape, texts)
+    batches = [inputs(shape, texts[at : at + micro], images) for at in range(0, len(texts), micro)]
+    supervised = torch.tensor(sum(len(text.answer) for text in texts))
 
     def step(checkpointing: bool) -> None:
         model.zero_grad()
@@ -87,7 +123,8 @@ def theirs(
             model.gradient_checkpointing_enable({"use_reentrant": False})
         else:
             model.gradient_checkpointing_disable()
-        model(input_ids=ids, pixel_values=images, labels=labels, use_cache=False).loss.backward()
+        for each in batches:
+            model(**each, num_items_in_batch=supervised, use_cache=False).loss.backward()
 
     return model, step
 
@@ -109,16 +146,13 @@ def difference(bridge: Bridge, model: Any) -> float:
     return found
 
 
-def measured(shape: Shape, rounds: int) -> dict[str, Any]:
-    """All figures of a shape."""
-    draw = torch.Generator().manual_seed(0)
-    length = shape.before + 1 + shape.after + shape.answer
-    ids = torch.randint(len(WORDS), shape.vocabulary, (shape.samples, length), generator=draw)
-    images = torch.randn(shape.samples, 3, shape.image, shape.image, generator=draw)
+def measured(shape: Shape, setting: Setting, rounds: int) -> dict[str, Any]:
+    """All figures of a shape in a setting."""
+    texts = setting.texts(shape)
     with TemporaryDirectory() as folder:
         write(shape, Path(folder))
-        bridge, batch, step = ours(Path(folder), shape, ids, images)
-        model, other = theirs(Path(folder), shape, ids, images)
+        bridge, batches, step = ours(Path(folder), shape, texts, setting)
+        model, other = theirs(Path(folder), shape, texts, setting.micro)
     variants: Mapping[str, Callable[[], object]] = {
         "transformers, with checkpointing": lambda: other(True),
         "transformers": lambda: other(False),
@@ -129,12 +163,11 @@ def measured(shape: Shape, rounds: int) -> dict[str, Any]:
     for name in list(variants)[:2]:
         variants[name]()
         apart[name] = difference(bridge, model)
-    floor = memory_floor(bridge, shape.samples * (length - 1 + shape.visual), shape.samples * shape.answer)
+    needed = NeededFlops(bridge)
     return {
         "gradient apart from": apart,
         "executed FLOPs": {name: executed_flops(variant) for name, variant in variants.items()},
-        "needed FLOPs": NeededFlops(bridge)(batch),
-        "memory floor, bytes": floor.total,
+        "needed FLOPs": sum(map(needed, batches)),
         "rounds": rounds,
         "threads": torch.get_num_threads(),
         "times": paired(variants, rounds),
@@ -144,16 +177,19 @@ def measured(shape: Shape, rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--setting", choices=SETTINGS, action="append", help="all when left out")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     record = Record("training_step")
-    record.keep(given.shape, measured(SHAPES[given.shape], given.rounds))
-    found = record.figures[given.shape]
-    print("\n".join(lines(found["times"])))
-    for name, executed in found["executed FLOPs"].items():
-        print(f"{name:<40}executes {executed / found['needed FLOPs']:.2f} times what is needed")
+    for name in given.setting or SETTINGS:
+        key = f"{given.shape}, {name}"
+        record.keep(key, measured(SHAPES[given.shape], SETTINGS[name], given.rounds))
+        found = record.figures[key]
+        print("\n".join([name, *lines(found["times"])]))
+        for variant, executed in found["executed FLOPs"].items():
+            print(f"{variant:<40}executes {executed / found['needed FLOPs']:.2f} times what is needed")
 
 
 if __name__ == "__main__":

@@ -5,19 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL.Image import Image
-
 from mmbridge.data.batch import BadSample, Batch
 from mmbridge.data.feature_cache import FeatureCache
-from mmbridge.data.media import LIMITS, Limits, image_size, open_image
+from mmbridge.data.media import LIMITS, Limits, image_size, open_picture
 from mmbridge.data.sample import Medium, MediumKind, Sample
-from mmbridge.encoders.base import Prepared, Tiling, Views
+from mmbridge.encoders.base import Picture, Prepared, Tiling, Views
 from mmbridge.errors import DataError, MediaError, UserError
 
 if TYPE_CHECKING:
     from mmbridge.llm.prompt import Prompt
 
-Prepare = Mapping[str, tuple[MediumKind, Callable[[Image], Views]]]
+Prepare = Mapping[str, tuple[MediumKind, Callable[[Picture], Views]]]
 """For each encoder the medium it takes and its preprocessing."""
 
 Length = Callable[[MediumKind, list[Tiling | None]], int]
@@ -131,10 +129,10 @@ class Collate:
             raise DataError(f"sample {name}", problem)
         try:
             kept = self.features.find(medium, takers, self.limits) if self.features is not None else {}
-            image = open_image(medium, self.limits) if len(kept) < len(takers) else None
+            picture = open_picture(medium, self.limits) if len(kept) < len(takers) else None
         except MediaError as error:
             raise MediaError(f"sample {name}: {error.where}", error.problem, error.fix) from error
-        return {each: kept[each] if image is None or each in kept else takers[each](image) for each in takers}
+        return {each: kept[each] if picture is None or each in kept else takers[each](picture) for each in takers}
 
     def _require_fit(self, sample: Sample, prompt: "Prompt", prepared: "Sequence[_Media]") -> None:
         if self.length is not None and self.max_length is not None:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from mmbridge.data.batch import BadSample, Batch
 from mmbridge.data.feature_shards import write_shard
 from mmbridge.data.feature_store import shard_numbers, shard_path
-from mmbridge.data.media import open_image
+from mmbridge.data.media import open_picture
 from mmbridge.data.media_key import KEY_BYTES
 from mmbridge.data.progress import Waiting
 from mmbridge.data.survey import Reading, Survey
@@ -125,7 +125,7 @@ class _Decoded(Dataset[_Row]):
         reading, *place = self._places[row].tolist()
         medium = self._readings[reading].medium(*place)
         try:
-            return row, self._prepare(open_image(medium))
+            return row, self._prepare(open_picture(medium))
         except UserError as error:
             return row, BadSample(medium.name, error)
 

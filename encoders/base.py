@@ -7,8 +7,14 @@ all views of one medium. Without tiling a medium is one view and V = B.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+
+Picture = Image.Image | NDArray[np.uint8]
+"""What encoders prepare: an image of any mode, or its pixels in RGB, (H, W, 3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,10 @@ class Tiling:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """One medium, preprocessed for one encoder: ``inputs`` (V, C, H, W), and how its views tile it, if they do."""
+    """One medium, preprocessed for one encoder: ``inputs`` (V, C, H, W), and how its views tile it, if they do.
+
+    Inputs in uint8 are normalised on the encoder's device; others are so already.
+    """
 
     inputs: Tensor
     tiling: Tiling | None = None

@@ -18,6 +18,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from mmbridge.encoders.config import OpenCLIPConfig
+from mmbridge.encoders.fitting import ImageFit
 from mmbridge.encoders.preprocessing import Pixels
 from mmbridge.encoders.vision import Tower, VisionEncoder
 from mmbridge.errors import RecipeError
@@ -75,7 +76,7 @@ def _tower(folder: Path) -> Tower:
     for blocks, norm in (("transformer.resblocks", "ln_post"), ("trunk.blocks", "trunk.norm")):
         if blocks in names:
             preprocess = PreprocessCfg(**visual.preprocess_cfg)  # type: ignore[arg-type]
-            pixels = Pixels(tuple(preprocess.mean), tuple(preprocess.std), preprocess.interpolation)
+            pixels = Pixels(tuple(preprocess.mean), tuple(preprocess.std), preprocess.interpolation, white=1)
             own = image_transform_v2(preprocess, is_train=False)
-            return Tower(folder, "open_clip", visual, blocks, norm, own, pixels)
+            return Tower(folder, "open_clip", visual, blocks, norm, own, ImageFit.of(own), pixels)
     raise RecipeError(folder, f"expected a vision transformer, found {type(visual).__name__}")

@@ -1,6 +1,7 @@
 """From an image to an encoder's input, on the CPU and without a model, so that loader workers can carry it.
 
-The encoder's own preprocessing is the library's own object, untouched. Padding to a square comes from
+The encoder's own preprocessing is the library's own object, or its fit alone where that and ``Pixels.normalise``
+together give the same to the bit. Padding to a square comes from
 
 Improved Baselines with Visual Instruction Tuning
 Haotian Liu, Chunyuan Li, Yuheng Li, Yong Jae Lee, arXiv 2310.03744, released code's ``expand2square``.
@@ -9,18 +10,20 @@ Haotian Liu, Chunyuan Li, Yuheng Li, Yong Jae Lee, arXiv 2310.03744, released co
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mmbridge.encoders.base import Tiling, Views
+from mmbridge.encoders.base import Picture, Tiling, Views
 from mmbridge.encoders.config import Aspect, VisionConfig
+from mmbridge.encoders.fitting import Fit, as_image, as_tensor, expand_to_square
 from mmbridge.encoders.tiles import Size, cut, default_pinpoints, tiled
 from mmbridge.errors import RecipeError
 
-PREPARATION = 1
+PREPARATION = 2
 """Counts what changes the views that ``Preparation`` makes of an image: features kept from before are stale then."""
 
 
@@ -28,18 +31,23 @@ PREPARATION = 1
 class Pixels:
     """What a library says about an encoder's pixels.
 
-    ``mean`` and ``std`` per channel, of values in 0 to 1; ``interpolation`` as torchvision names it.
+    ``mean`` and ``std`` per channel, of values in 0 to 1; ``interpolation`` as torchvision names it; ``white`` is what
+    the library calls the brightest value when it normalises: 255 in transformers, 1 in torchvision, which round
+    differently.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str
+    white: Literal[1, 255]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(V, C, H, W), uint8 to float32. In steps of 1/255, as transformers does it, so that both round alike."""
-        mean = torch.tensor(self.mean) * 255.0
-        std = torch.tensor(self.std) * 255.0
-        return images.float().sub_(mean[:, None, None]).div_(std[:, None, None])
+        """(V, C, H, W), uint8 of any layout in memory, to contiguous float32 on the same device."""
+        values = images.to(torch.float32, memory_format=torch.contiguous_format)
+        if self.white == 1:
+            values.div_(images.new_tensor(255.0, dtype=torch.float32))  # by a plain number, a GPU would multiply
+        mean, std = (images.new_tensor(each, dtype=torch.float32) * self.white for each in (self.mean, self.std))
+        return values.sub_(mean[:, None, None]).div_(std[:, None, None])
 
     @property
     def mean_colour(self) -> tuple[int, ...]:
@@ -48,9 +56,13 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """Image to views for one encoder. It can be pickled and holds no weights."""
+    """Image to views for one encoder. It can be pickled and holds no weights.
+
+    ``fit`` is what ``own`` does before it normalises, ``None`` where that is not known.
+    """
 
     own: Callable[[Image.Image], Tensor]
+    fit: Fit | None
     pixels: Pixels
     size: Size
     aspect: Aspect
@@ -67,39 +79,33 @@ class Preparation:
             return 1
         return 1 + max(height // self.size[0] * (width // self.size[1]) for height, width in self.pinpoints)
 
-    def __call__(self, image: Image.Image) -> Views:
-        """An image of any size and mode; the result's inputs are (V, C, h, w), float32, with V = 1 unless tiled."""
-        if image.mode != "RGB":
-            image = image.convert("RGB")
+    def __call__(self, picture: Picture) -> Views:
+        """A picture of any size; the result's inputs are (V, C, h, w) with V = 1 unless tiled, uint8 or float32."""
+        if isinstance(picture, Image.Image) and picture.mode != "RGB":
+            picture = picture.convert("RGB")
         if self.aspect == "tiles":
-            raw = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-            views, tiling = cut(raw, self.size, self.pinpoints, self.pixels.interpolation)
-            return Views(self.pixels.normalise(views), tiling)
+            return Views(*cut(as_tensor(picture), self.size, self.pinpoints, self.pixels.interpolation))
         if self.aspect == "pad":
-            image = expand_to_square(image, self.pixels.mean_colour)
-        return Views(self.own(image)[None])
-
-
-def expand_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
-    """The image in the middle of a square as large as its longer side, the rest in one colour."""
-    width, height = image.size
-    if width == height:
-        return image
-    side = max(width, height)
-    square = Image.new(image.mode, (side, side), colour)
-    square.paste(image, ((side - width) // 2, (side - height) // 2))
-    return square
+            picture = expand_to_square(picture, self.pixels.mean_colour)
+        if self.fit is None:
+            return Views(self.own(as_image(picture))[None].float())
+        return Views(self.fit(picture)[None])
 
 
 def prepared_by(
-    own: Callable[[Image.Image], Tensor], pixels: Pixels, config: VisionConfig, folder: Path
+    own: Callable[[Image.Image], Tensor], fit: Fit | None, pixels: Pixels, config: VisionConfig, folder: Path
 ) -> Preparation:
-    """The preparation a recipe asks for, tried on two blank images.
+    """The preparation a recipe asks for, tried on small images of noise.
+
+    Args:
+        own: a library's preprocessing as it is.
+        fit: what it may be before it normalises; left out of the result where the two together are not the same.
 
     Raises:
         RecipeError: the encoder's own preprocessing gives no input of one size, or pinpoints do not fit it.
     """
-    shapes = [tuple(own(Image.new("RGB", size)).shape) for size in ((64, 48), (48, 64))]
+    small = [_noise(width, height) for width, height in ((63, 47), (48, 64))]
+    shapes = [tuple(own(image).shape) for image in small]
     size = (shapes[0][-2], shapes[0][-1])
     if len(shapes[0]) == 4 and config.aspect != "tiles":
         raise RecipeError(folder, "its preprocessing cuts images into tiles", "set aspect to tiles")
@@ -112,4 +118,16 @@ def prepared_by(
         if height <= 0 or width <= 0 or height % size[0] or width % size[1]:
             problem = f"expected pinpoints in multiples of the encoder's {size[0]}×{size[1]}, found {height}×{width}"
             raise RecipeError(folder, problem)
-    return Preparation(own, pixels, size, config.aspect, pinpoints)
+    larger = _noise(2 * size[1] + 3, size[0] + 5)
+    if fit is not None and not all(_agree(own, fit, pixels, image) for image in (*small, larger)):
+        fit = None
+    return Preparation(own, fit, pixels, size, config.aspect, pinpoints)
+
+
+def _agree(own: Callable[[Image.Image], Tensor], fit: Fit, pixels: Pixels, image: Image.Image) -> bool:
+    wanted, found = own(image), pixels.normalise(fit(image)[None])[0]
+    return wanted.dtype == found.dtype and torch.equal(wanted, found)
+
+
+def _noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))

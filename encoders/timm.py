@@ -14,6 +14,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
 from mmbridge.encoders.config import TimmConfig
+from mmbridge.encoders.fitting import ImageFit
 from mmbridge.encoders.preprocessing import Pixels
 from mmbridge.encoders.vision import Tower, VisionEncoder
 from mmbridge.errors import RecipeError
@@ -48,5 +49,5 @@ def _tower(folder: Path) -> Tower:
     if not hasattr(model, "blocks"):
         raise RecipeError(folder, f"expected a vision transformer, found {type(model).__name__}")
     norm = "norm" if hasattr(model, "norm") else ""
-    pixels = Pixels(tuple(data["mean"]), tuple(data["std"]), data["interpolation"])
-    return Tower(folder, "timm", model, "blocks", norm, own, pixels)
+    pixels = Pixels(tuple(data["mean"]), tuple(data["std"]), data["interpolation"], white=1)
+    return Tower(folder, "timm", model, "blocks", norm, own, ImageFit.of(own), pixels)

@@ -13,9 +13,9 @@ Kaiming He, Xinlei Chen, Saining Xie, Yanghao Li, Piotr Dollár, Ross Girshick, 
 differs from the paper: at inference nothing is masked and patches stay in order; transformers' class shuffles them at
 random even then.
 
-Images are prepared by the folder's own processor in its torchvision form. That is what transformers' users get by
-default, so that both see the same pixels to the bit, and it takes half the time of the PIL form, from which it
-differs by at most one grey level where it resizes.
+Images are prepared as the folder's own processor does it in its torchvision form. That is what transformers' users get
+by default, so that both see the same pixels to the bit; from the PIL form it differs by at most one grey level where it
+resizes.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,10 @@ from transformers import (
     SiglipVisionModel,
     ViTMAEModel,
 )
+from transformers.image_utils import pil_torch_interpolation_mapping
 
 from mmbridge.encoders.config import TransformersConfig
+from mmbridge.encoders.fitting import TensorFit
 from mmbridge.encoders.preprocessing import Pixels
 from mmbridge.encoders.vision import Tower, VisionEncoder
 from mmbridge.errors import RecipeError
@@ -103,7 +105,9 @@ def _tower(folder: Path) -> Tower:
             folder, backend="torchvision", local_files_only=True, trust_remote_code=False
         )
     norm = next((name for name in _NORMS if hasattr(model, name)), "")
-    return Tower(folder, "transformers", model, _blocks(folder, model), norm, Processor(processor), _pixels(processor))
+    pixels = _pixels(processor)
+    own, fit = Processor(processor), TensorFit.of(processor, pixels.interpolation)
+    return Tower(folder, "transformers", model, _blocks(folder, model), norm, own, fit, pixels)
 
 
 def _blocks(folder: Path, model: nn.Module) -> str:
@@ -120,7 +124,7 @@ def _blocks(folder: Path, model: nn.Module) -> str:
 def _pixels(processor: Any) -> Pixels:
     normed = processor.do_normalize
     mean, std = (processor.image_mean, processor.image_std) if normed else ((0.0,) * 3, (1.0,) * 3)
-    mode = Image.Resampling(processor.resample).name.lower()
+    mode = pil_torch_interpolation_mapping.get(processor.resample, InterpolationMode.BICUBIC)
     # torchvision resizes tensors in every way PIL knows but Lanczos, for which transformers takes bicubic too
-    known = mode if mode in {way.value for way in InterpolationMode} - {"lanczos"} else "bicubic"
-    return Pixels(tuple(mean), tuple(std), known)
+    known = InterpolationMode.BICUBIC if mode is InterpolationMode.LANCZOS else mode
+    return Pixels(tuple(mean), tuple(std), known.value, white=255)

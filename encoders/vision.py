@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmbridge.encoders.attention import AttentionRows
 from mmbridge.encoders.base import EncoderFacts, Features, Grid, Prepared, Tiling, Views
 from mmbridge.encoders.config import VisionConfig
+from mmbridge.encoders.fitting import Fit
 from mmbridge.encoders.preprocessing import Pixels, prepared_by
 from mmbridge.encoders.stored import together
 from mmbridge.errors import RecipeError
@@ -34,7 +35,7 @@ class Tower:
     """A loaded vision model and what tapping it needs to know.
 
     ``blocks`` and ``norm`` are names of submodules of ``model``, ``norm`` empty where there is none; ``own`` is the
-    library's own preprocessing, image to (C, H, W).
+    library's own preprocessing, image to (C, H, W), and ``fit`` what it seems to do before it normalises.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Tower:
     blocks: str
     norm: str
     own: Callable[[Image.Image], Tensor]
+    fit: Fit | None
     pixels: Pixels
 
 
@@ -64,7 +66,7 @@ class VisionEncoder(nn.Module, ABC):
         self.taps = self._resolved(config.layer)
         if config.norm and not tower.norm:
             raise RecipeError(self.folder, "expected a final norm to apply, found none", "leave out norm")
-        self.prepare = prepared_by(tower.own, tower.pixels, config, self.folder)
+        self.prepare = prepared_by(tower.own, tower.fit, tower.pixels, config, self.folder)
         whole = self.blocks
         self._keep(whole[:1])
         grid, width, self._prefix, pooled = self._read()
@@ -96,7 +98,10 @@ class VisionEncoder(nn.Module, ABC):
 
     @torch.no_grad()
     def forward(self, inputs: Tensor, tilings: tuple[Tiling | None, ...]) -> Features:
-        """(V, C, H, W) on any device and in any dtype to features in the encoder's own; every token is real."""
+        """(V, C, H, W) on any device to features in the encoder's own dtype; every token is real.
+
+        Inputs in uint8 are normalised first; in any other dtype they are taken to be so already.
+        """
         inputs = self._placed(inputs)
         if self.tokens == "pooled":
             values = self.pool(inputs)
@@ -148,8 +153,12 @@ class VisionEncoder(nn.Module, ABC):
         return tokens[:, :1] if self.tokens == "cls" else tokens[:, self._prefix :]
 
     def _placed(self, inputs: Tensor) -> Tensor:
+        """As the model takes them: on its device, normalised if they are uint8, in its dtype."""
         parameter = next(self.model.parameters())
-        return inputs.to(parameter.device, parameter.dtype)
+        inputs = inputs.to(parameter.device)
+        if inputs.dtype == torch.uint8:
+            inputs = self.prepare.pixels.normalise(inputs)
+        return inputs.to(parameter.dtype)
 
     @property
     def sequence(self) -> int:

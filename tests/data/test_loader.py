@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mmbridge.checkpoint import State
 from mmbridge.data.batch import Batch
@@ -21,7 +20,7 @@ from mmbridge.data.mixture import Mixture
 from mmbridge.data.record import Record
 from mmbridge.data.sample import Medium, MediumKind, Sample, conversation
 from mmbridge.data.sources import RecordSource
-from mmbridge.encoders.base import Tiling, Views
+from mmbridge.encoders.base import Picture, Tiling, Views
 from mmbridge.errors import DataError, MediaError, UserError
 from mmbridge.llm.prompt import Placeholder, Prompt
 from mmbridge.ranks import Ranks
@@ -38,13 +37,13 @@ def prompt(sample: Sample) -> Prompt:
     return Prompt(sample.id, ids, tuple([False] * len(media) + [True] * len(text)), media, text)
 
 
-def prepare(image: Image.Image) -> Views:
-    return Views(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float())
+def prepare(picture: Picture) -> Views:
+    return Views(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
 
 
-def tile(image: Image.Image) -> Views:
-    """As many views as the image's first pixel says, up to three."""
-    views = prepare(image).inputs
+def tile(picture: Picture) -> Views:
+    """As many views as the picture's first pixel says, up to three."""
+    views = prepare(picture).inputs
     count = 1 + int(views.flatten()[0]) % 3
     return Views(views.expand(count, -1, -1, -1).clone(), Tiling(1, count - 1, 8, 8))
 
@@ -144,9 +143,15 @@ def test_views_follow_the_media() -> None:
     assert COLLATE([none]).views == {"one": [], "two": []}
 
 
-def test_a_batch_survives_the_way_from_a_worker() -> None:
-    batch = COLLATE([records(3)[n] for n in range(3)])
-    assert_equal([pickle.loads(pickle.dumps(batch))], [batch])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_batch_survives_the_way_from_a_worker(dtype: torch.dtype) -> None:
+    def prepared(picture: Picture) -> Views:
+        return Views(prepare(picture).inputs.to(dtype))
+
+    batch = Collate(prompt, {"one": ("image", prepared), "two": ("image", tile)})([records(3)[n] for n in range(3)])
+    back: Batch = pickle.loads(pickle.dumps(batch))
+    assert_equal([back], [batch])
+    assert [view.inputs.dtype for view in back.views["one"] if isinstance(view, Views)] == [dtype] * 3
     empty = COLLATE([])
     assert_equal([pickle.loads(pickle.dumps(empty))], [empty])
 

@@ -17,6 +17,8 @@ from PIL import Image
 from safetensors.torch import save_model
 from timm.models import save_for_hf
 
+from mmbridge.encoders.base import Picture
+from mmbridge.encoders.vision import VisionEncoder
 from tests.tiny import tiny_clip, tiny_siglip
 
 BODY: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
@@ -33,6 +35,15 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     planes = [120 + 100 * np.sin(rows / (3 + c) + columns / (5 - c) + seed) for c in range(3)]
     noisy = np.stack(planes, -1) + random.normal(0, 10, (height, width, 3))
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def seen(encoder: VisionEncoder, *pictures: Picture) -> torch.Tensor:
+    """(V, C, H, W) as the first layer of the model gets it."""
+    first = next(module for module in encoder.model.modules() if isinstance(module, torch.nn.Conv2d))
+    caught: list[torch.Tensor] = []
+    with first.register_forward_pre_hook(lambda _, args: caught.append(args[0])):
+        encoder.encode([encoder.prepare(each) for each in pictures])
+    return caught[0]
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmbridge.encoders.config import OpenCLIPConfig
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import RecipeError
-from tests.encoders.models import picture
+from tests.encoders.models import picture, seen
 from tests.tiny import tiny_clip
 
 Folders = Callable[[str], Path]
@@ -109,7 +109,7 @@ def test_the_same_weights_in_transformers(tmp_path: Path) -> None:
     built = encoder(tmp_path / "open_clip", layer=(0, 1, -2, -1), tokens="all")
     views = built.prepare(picture(32, 32))
     with torch.no_grad():
-        output = model(views.inputs, output_hidden_states=True, output_attentions=True)
+        output = model(seen(built, picture(32, 32)), output_hidden_states=True, output_attentions=True)
     states = [output.hidden_states[layer] for layer in (0, 1, -2, -1)]
     torch.testing.assert_close(built.encode([views]).values, torch.cat(states, dim=-1), rtol=1e-5, atol=5e-5)
     for layer in (0, -1):
@@ -122,8 +122,8 @@ def test_the_same_weights_in_transformers(tmp_path: Path) -> None:
 @pytest.mark.proof("open_clip", against="open_clip's own transform")
 def test_own_preprocessing(folder_of: Folders) -> None:
     built = encoder(folder_of("open_clip"))
-    ours = [built.prepare(image).inputs for image in (picture(50, 40), picture(33, 47, seed=1))]
-    assert torch.equal(torch.cat(ours), library(folder_of("open_clip"))[1])
+    assert built.prepare(picture(50, 40)).inputs.dtype == torch.uint8
+    assert torch.equal(seen(built, picture(50, 40), picture(33, 47, seed=1)), library(folder_of("open_clip"))[1])
 
 
 @pytest.mark.proof("open_clip", against="open_clip's forward_intermediates of a tower carried by timm")

@@ -10,9 +10,10 @@ import torch
 import transformers
 
 from mmbridge.encoders.config import OpenCLIPConfig, TimmConfig, TransformersConfig
-from mmbridge.encoders.preprocessing import Pixels, expand_to_square
+from mmbridge.encoders.fitting import expand_to_square
+from mmbridge.encoders.preprocessing import Pixels
 from mmbridge.errors import RecipeError
-from tests.encoders.models import picture
+from tests.encoders.models import picture, seen
 
 Folders = Callable[[str], Path]
 
@@ -29,7 +30,7 @@ def test_pad_is_llavas(folder_of: Folders, family: str, size: tuple[int, int]) -
     llava = transformers.LlavaImageProcessor(size={"shortest_edge": 32}, crop_size=square, do_pad=True, **colours)
     built = TransformersConfig(path=str(folder_of(family)), aspect="pad").build()
     theirs = llava(picture(*size), return_tensors="pt")["pixel_values"]
-    assert torch.equal(built.prepare(picture(*size)).inputs, theirs)
+    assert torch.equal(seen(built, picture(*size)), theirs)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -55,7 +56,7 @@ def test_pad_then_the_librarys_own(folder_of: Folders, family: str) -> None:
 
 def test_the_mean_colour_is_llavas() -> None:
     """CLIP's mean in 0 to 255, cut and not rounded: 122.77 is 122."""
-    pixels = Pixels((0.48145466, 0.4578275, 0.40821073), (1.0, 1.0, 1.0), "bicubic")
+    pixels = Pixels((0.48145466, 0.4578275, 0.40821073), (1.0, 1.0, 1.0), "bicubic", white=255)
     assert pixels.mean_colour == (122, 116, 104)
 
 
@@ -72,4 +73,4 @@ def test_preprocessing_that_tiles_must_be_asked_for(folder_of: Folders, tmp_path
         TransformersConfig(path=str(tmp_path)).build()
     built = TransformersConfig(path=str(tmp_path), aspect="tiles", pinpoints=((32, 64), (64, 32))).build()
     theirs = processor(picture(50, 40), return_tensors="pt")["pixel_values"][0]
-    assert torch.equal(built.prepare(picture(50, 40)).inputs, theirs)
+    assert torch.equal(seen(built, picture(50, 40)), theirs)

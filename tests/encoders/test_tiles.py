@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torchvision.transforms import functional  # type: ignore[import-untyped]
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
 from mmbridge.encoders.base import Tiling
 from mmbridge.encoders.config import OpenCLIPConfig, TimmConfig, TransformersConfig
 from mmbridge.errors import RecipeError
-from tests.encoders.models import picture
+from tests.encoders.models import picture, seen
 
 Folders = Callable[[str], Path]
 
@@ -39,7 +40,7 @@ def library(folder: Path, size: tuple[int, int], pinpoints: list[list[int]]) -> 
 def test_tiles_are_llava_nexts(folder_of: Folders, family: str, size: tuple[int, int]) -> None:
     built = TransformersConfig(path=str(folder_of(family)), aspect="tiles").build()
     views = built.prepare(picture(*size))
-    assert torch.equal(views.inputs, library(folder_of(family), size, FIVE))
+    assert torch.equal(seen(built, picture(*size)), library(folder_of(family), size, FIVE))
     width, height = size
     rows, columns = get_anyres_image_grid_shape((height, width), FIVE, 32)  # type: ignore[no-untyped-call]
     assert views.tiling == Tiling(rows, columns, height, width)
@@ -51,24 +52,21 @@ def test_other_pinpoints(folder_of: Folders) -> None:
     built = TransformersConfig(path=str(folder_of("clip")), aspect="tiles", pinpoints=pinpoints).build()
     for size in SIZES:
         theirs = library(folder_of("clip"), size, [list(pinpoint) for pinpoint in pinpoints])
-        assert torch.equal(built.prepare(picture(*size)).inputs, theirs)
+        assert torch.equal(seen(built, picture(*size)), theirs)
 
 
 @pytest.mark.parametrize("family", ["timm_vit", "open_clip"])
 def test_tiles_of_the_other_libraries(folder_of: Folders, family: str) -> None:
-    """An image as large as its tiling needs no resizing: its tiles are what the library makes of its parts."""
+    """An image as large as its tiling needs no resizing: its tiles are its parts, normalised as torchvision does."""
     config = TimmConfig if family == "timm_vit" else OpenCLIPConfig
     path = str(folder_of(family))
     tiled = config(path=path, aspect="tiles", pinpoints=((64, 96),)).build()
-    normalise = config(path=path).build().prepare.pixels.normalise
-    image = picture(96, 64)
-    views = tiled.prepare(image)
-    assert views.tiling == Tiling(2, 3, 64, 96)
-    whole = normalise(torch.tensor(list(image.tobytes())).view(1, 64, 96, 3).permute(0, 3, 1, 2))
-    for index, tile in enumerate(views.inputs[1:]):
+    image, colours = picture(96, 64), tiled.prepare.pixels
+    assert tiled.prepare(image).tiling == Tiling(2, 3, 64, 96)
+    for index, tile in enumerate(seen(tiled, image)[1:]):
         row, column = divmod(index, 3)
-        part = whole[0, :, 32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
-        torch.testing.assert_close(tile, part, rtol=0, atol=1e-6)
+        part = functional.to_tensor(image.crop((32 * column, 32 * row, 32 * column + 32, 32 * row + 32)))
+        assert torch.equal(tile, functional.normalize(part, colours.mean, colours.std))
 
 
 @pytest.mark.parametrize("pinpoint", [(48, 32), (0, 32), (32, -32)])

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmbridge.encoders.config import TimmConfig
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import RecipeError
-from tests.encoders.models import picture
+from tests.encoders.models import picture, seen
 
 Folders = Callable[[str], Path]
 
@@ -105,8 +105,8 @@ def test_attention_rows(folder_of: Folders, family: str) -> None:
 @pytest.mark.parametrize("family", PREFIX)
 def test_own_preprocessing(folder_of: Folders, family: str) -> None:
     built = encoder(folder_of(family))
-    ours = [built.prepare(image).inputs for image in (picture(50, 40), picture(33, 47, seed=1))]
-    assert torch.equal(torch.cat(ours), library_pixels(folder_of(family)))
+    assert built.prepare(picture(50, 40)).inputs.dtype == torch.uint8
+    assert torch.equal(seen(built, picture(50, 40), picture(33, 47, seed=1)), library_pixels(folder_of(family)))
 
 
 @pytest.mark.parametrize(

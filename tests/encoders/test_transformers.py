@@ -14,7 +14,7 @@ from torch import Tensor
 from mmbridge.encoders.config import TransformersConfig
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import RecipeError
-from tests.encoders.models import picture
+from tests.encoders.models import picture, seen
 
 Folders = Callable[[str], Path]
 
@@ -124,8 +124,8 @@ def test_attention_rows(folder_of: Folders, family: str) -> None:
 @pytest.mark.parametrize("family", [*FAMILIES, "mae"])
 def test_own_preprocessing(folder_of: Folders, family: str) -> None:
     built = encoder(folder_of(family))
-    ours = [built.prepare(image).inputs for image in (picture(50, 40), picture(33, 47, seed=1))]
-    assert torch.equal(torch.cat(ours), library_pixels(folder_of(family)))
+    assert built.prepare(picture(50, 40)).inputs.dtype == torch.uint8
+    assert torch.equal(seen(built, picture(50, 40), picture(33, 47, seed=1)), library_pixels(folder_of(family)))
 
 
 def test_towers_named_as_older_checkpoints_name_them(folder_of: Folders, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from mmbridge.encoders.config import OpenCLIPConfig
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import RecipeError
 from mmbridge.llava.tower import clip_from_open_clip, tower_part
-from tests.encoders.models import picture, randomise
+from tests.encoders.models import picture, randomise, seen
 
 COLOURS: dict[str, Any] = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolation": "bicubic"}
 
@@ -79,7 +79,7 @@ def test_images_are_prepared_alike(mode: str, interpolation: str, tmp_path: Path
     part = tower_part("encoders.image", OpenCLIPConfig(path=str(tmp_path), tokens="all"), ours)
     for size in ((32, 32), (64, 64), (64, 48)):
         image = picture(*size)
-        expected = ours.prepare(image).inputs[0]
+        expected = seen(ours, image)[0]
         found = part.processor(images=image, return_tensors="pt")["pixel_values"][0]
         levels = (found - expected).abs().amax((1, 2)) * torch.tensor(COLOURS["std"]) * 255
         assert levels.max() < (1e-3 if size == (32, 32) else 1.5), size

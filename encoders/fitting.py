@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as pixels
 from mmbridge.encoders.base import Picture
 
 Fit = Callable[[Picture], Tensor]
-"""A picture in RGB to (3, h, w), uint8."""
+"""A picture in RGB to (3, h, w), uint8, perhaps a part of something larger in memory."""
 
 
 def as_tensor(picture: Picture) -> Tensor:
@@ -77,7 +77,7 @@ class TensorFit:
         image = pixels.resize(as_tensor(picture), list(self.size), interpolation=mode, antialias=True)
         top, left = ((have - want) // 2 for have, want in zip(image.shape[-2:], self.crop, strict=True))
         cropped: Tensor = image[:, top : top + self.crop[0], left : left + self.crop[1]]
-        return cropped.clone()  # or the whole would stay in memory with it
+        return cropped
 
 
 @dataclass(frozen=True, slots=True)

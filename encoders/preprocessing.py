@@ -89,7 +89,8 @@ class Preparation:
             picture = expand_to_square(picture, self.pixels.mean_colour)
         if self.fit is None:
             return Views(self.own(as_image(picture))[None].float())
-        return Views(self.fit(picture)[None])
+        # a copy, or what was cut off would stay in memory; channels last, or joining views would reorder every byte
+        return Views(self.fit(picture)[None].clone(memory_format=torch.channels_last))
 
 
 def prepared_by(

@@ -141,9 +141,12 @@ def test_a_fit_that_is_not_all_there_is_is_not_used() -> None:
     assert prepared_by(smooth, ImageFit.of(own), COLOURS, OpenCLIPConfig(path="none"), Path("none")).fit is None
 
 
-def test_of_a_long_picture_no_more_is_kept_than_what_is_used() -> None:
-    fitted = TensorFit((32,), (32, 32), "bicubic")(picture(600, 32))
-    assert fitted.untyped_storage().nbytes() == 3 * 32 * 32
+@pytest.mark.parametrize("family", ["clip", "open_clip"])
+def test_of_a_long_picture_no_more_is_kept_than_what_is_used(folder_of: Folders, family: str) -> None:
+    config = TransformersConfig if family == "clip" else OpenCLIPConfig
+    inputs = config(path=str(folder_of(family))).build().prepare(picture(600, 32)).inputs
+    assert inputs.untyped_storage().nbytes() == inputs.numel() == 3 * 32 * 32
+    assert torch.cat([inputs, inputs]).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.gpu

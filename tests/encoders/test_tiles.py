@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from PIL import Image
 from torchvision.transforms import functional  # type: ignore[import-untyped]
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
 from mmbridge.encoders.base import Tiling
 from mmbridge.encoders.config import OpenCLIPConfig, TimmConfig, TransformersConfig
 from mmbridge.errors import RecipeError
-from tests.encoders.models import picture, seen
+from tests.encoders.models import SHORTEST, picture, seen
 
 Folders = Callable[[str], Path]
 
@@ -53,6 +54,15 @@ def test_other_pinpoints(folder_of: Folders) -> None:
     for size in SIZES:
         theirs = library(folder_of("clip"), size, [list(pinpoint) for pinpoint in pinpoints])
         assert torch.equal(seen(built, picture(*size)), theirs)
+
+
+def test_tiles_of_the_nearest_pixels(folder_of: Folders, tmp_path: Path) -> None:
+    for file in folder_of("clip").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    transformers.CLIPImageProcessor(resample=Image.Resampling.NEAREST, **SHORTEST).save_pretrained(tmp_path)
+    built = TransformersConfig(path=str(tmp_path), aspect="tiles").build()
+    for size in SIZES:
+        assert torch.equal(seen(built, picture(*size)), library(tmp_path, size, FIVE))
 
 
 @pytest.mark.parametrize("family", ["timm_vit", "open_clip"])

@@ -17,8 +17,8 @@ from mmbridge.ranks import ALONE, Ranks
 from mmbridge.recipe import Recipe
 
 _PACKAGES = (
-    "torch", "torchvision", "transformers", "open_clip_torch", "timm", "peft", "tokenizers", "safetensors",
-    "huggingface_hub", "numpy", "pillow", "pydantic",
+    "torch", "torchvision", "transformers", "open_clip_torch", "timm", "peft", "bitsandbytes", "tokenizers",
+    "safetensors", "huggingface_hub", "numpy", "pillow", "pydantic",
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 Symbols: T positions of a micro-batch, S of them supervised, V vocabulary, H heads of width dh.
 
-    weights     what every parameter takes in the format it is in
+    weights     what every parameter takes in the format it is in, with the constants of quantised ones
     saved       T · L · (the outputs of a layer's matrices + H·dh) numbers: what the backward pass reads again, with
                 attention that keeps no map, and norms and activations recomputed. For Llama that is
                 L·(2d + 2·H·dh + 2·KV·dh + 2f) a position
@@ -15,11 +15,11 @@ Not counted: features, what connectors save, input embeddings, the allocator's l
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from mmbridge.bridge import Bridge
 from mmbridge.llm.flops import LanguageModelFlops
 from mmbridge.matrices import matrices
+from mmbridge.sizes import stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,8 @@ def memory_floor(bridge: Bridge, positions: int, supervised: int) -> MemoryFloor
     size = bridge.llm.model.dtype.itemsize
     copy = torch.float32.itemsize if size < torch.float32.itemsize else 0
     return MemoryFloor(
-        weights=_bytes(bridge),
+        weights=stored(bridge),
         saved=size * positions * made,
         logits=supervised * head.out * (size + copy),
         trained=3 * torch.float32.itemsize * sum(each.numel() for each in bridge.parameters() if each.requires_grad),
     )
-
-
-def _bytes(module: nn.Module) -> int:
-    return sum(each.numel() * each.element_size() for each in module.parameters())

@@ -5,6 +5,7 @@ from rich.table import Table
 from torch import nn
 
 from mmbridge.bridge import Bridge
+from mmbridge.sizes import numbers
 
 
 def print_table(bridge: Bridge, stage: str, console: Console) -> None:
@@ -18,7 +19,7 @@ def print_table(bridge: Bridge, stage: str, console: Console) -> None:
     table.add_column("format", no_wrap=True)
     total = trains = 0
     for name, source, module in _parts(bridge):
-        counts = [(each.numel(), each.requires_grad) for each in module.parameters()]
+        counts = [(numbers(each), each.requires_grad) for each in module.parameters()]
         own, own_trains = sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
         total, trains = total + own, trains + own_trains
         formats = {str(each.dtype).removeprefix("torch.") for each in module.parameters()}

@@ -40,7 +40,12 @@ def _take_part(bridge: Bridge, name: str, stage: StageConfig, place: str) -> Non
     parameter = bridge.get_parameter(name)
     if parameter.dtype not in (torch.float32, torch.bfloat16):
         found = str(parameter.dtype).removeprefix("torch.")
-        raise RecipeError(place, f"expected float32 or bfloat16, found {name} in {found}", "set llm.dtype")
+        fix = (
+            "set llm.dtype"
+            if parameter.is_floating_point()
+            else "train llm.lora over it, or set llm.quantization to null"
+        )
+        raise RecipeError(place, f"expected float32 or bfloat16, found {name} in {found}", fix)
     if parameter.dtype is torch.bfloat16 and stage.precision == "float32":
         problem = f"{name} trains inside a part in bfloat16: expected precision bfloat16, found float32"
         raise RecipeError(place, problem, "set the stage's precision or llm.dtype")

@@ -38,7 +38,8 @@ class ZeroEngine(TorchEngine):
         config: the engine section.
 
     Raises:
-        RecipeError: a parameter group matches nothing that trains, or DeepSpeed refuses the configuration.
+        RecipeError: a parameter group matches nothing that trains, DeepSpeed refuses the configuration, or ZeRO-3 meets
+            weights in int8.
         UserError: no such device.
     """
 
@@ -46,6 +47,11 @@ class ZeroEngine(TorchEngine):
         self, bridge: Bridge, stage: StageConfig, steps: int, key: str, ranks: Ranks, config: DeepSpeedEngineConfig
     ) -> None:
         self._device, self._zero = pick(config.device, ranks.local), config.zero_stage
+        if self._zero == 3 and any(each.dtype == torch.int8 for each in bridge.llm.parameters()):
+            problem = (
+                "bitsandbytes keeps weights in int8 whole in every process, and ZeRO-3 would shard nothing of them"
+            )
+            raise RecipeError("engine.zero_stage", problem, "set it to 2 or less, or llm.quantization to nf4")
         bridge.encoders.to(self._device)
         bridge.connectors.to(self._device)
         super().__init__(bridge, stage, steps, key, ranks)

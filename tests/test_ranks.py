@@ -2,6 +2,7 @@
 
 import json
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmbridge.ranks import ALONE, Ranks, together
 from mmbridge.recipe import Recipe
 from mmbridge.trainable import unfreeze
 from tests import processes
+from tests.tiny import tiny_llm
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
 ENGINES: dict[str, dict[str, Any]] = {
@@ -30,6 +32,11 @@ OFFLOADED: dict[str, dict[str, Any]] = {
     "zero-2 offloaded": {**ENGINES["zero-2"], "offload_optimizer": True},
     "zero-3 offloaded": {**ENGINES["zero-3"], "offload_optimizer": True, "offload_param": True},
 }
+SHARDED: dict[str, dict[str, Any]] = {
+    "zero-3 of all": {**ENGINES["zero-3"], "config": {"zero_optimization": {"stage3_param_persistence_threshold": 0}}},
+}
+"""ZeRO-3 leaves small weights whole in every process, and all of a tiny LLM's are small."""
+QUANTISED = [("nf4", name) for name in (*ENGINES, *SHARDED)] + [("int8", "torch"), ("int8", "zero-2")]
 PRECISIONS = ("float32", "bfloat16")
 MEDIA = ("image", "text", "mixed")
 MUON = {"kind": "muon", "lr": 1e-2, "weight_decay": 0.1, "clip": 0.5}
@@ -69,12 +76,14 @@ def recipe(folder: Path, media: str, precision: str, batch: int, **changes: Any)
         "accumulate": 2,
         "batch": batch,
     } | changes
-    return tiny_recipe(folder, tiny_stage(**stage), llm={"path": str(folder / "llm")})
+    quantization = stage.pop("quantization", None)
+    llm = {"path": str(folder / ("wide" if quantization else "llm")), "quantization": quantization}
+    return tiny_recipe(folder, tiny_stage(**stage), llm=llm)
 
 
 def config(name: str) -> EngineConfig:
     kind = TorchEngineConfig if name == "torch" else DeepSpeedEngineConfig
-    return kind.model_validate((ENGINES | OFFLOADED)[name])
+    return kind.model_validate((ENGINES | OFFLOADED | SHARDED)[name])
 
 
 def started(recipe: Recipe, engine: str, ranks: Ranks) -> tuple[Engine, Loader, int]:
@@ -160,9 +169,12 @@ def all_of_it(folder: str) -> dict[str, Any]:
         muon = recipe(parts, "mixed", "float32", batch=2, optim=MUON)
         found |= {f"{name} muon": curve(muon, name, ranks) for name in ENGINES}
         mixed = recipe(parts, "mixed", "float32", batch=2)
-        found |= {f"{name} mixed": curve(mixed, name, ranks) for name in OFFLOADED}
+        found |= {f"{name} mixed": curve(mixed, name, ranks) for name in OFFLOADED | SHARDED}
         dealt = recipe(parts, "mixed", "float32", batch=2, budget=BUDGET)
         found |= {f"{name} dealt": curve(dealt, name, ranks) for name in ENGINES}
+        for kind, name in QUANTISED if find_spec("bitsandbytes") else ():
+            given = recipe(parts, "mixed", "float32", batch=2, quantization=kind)
+            found[f"{name} {kind}"] = curve(given, name, ranks)
         found |= {f"{name} poisoned": curve(mixed, name, ranks, poison=2) for name in ENGINES}
         found |= {f"{first} then {then}": gone_on(mixed, first, then, ranks) for first, then in TAKEN_OVER}
     return found
@@ -171,6 +183,7 @@ def all_of_it(folder: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def parts(parts: Path) -> Path:
     talk(parts)
+    tiny_llm(parts / "wide", hidden_size=64, intermediate_size=128)
     return parts
 
 
@@ -221,10 +234,19 @@ def test_steps_dealt_by_length_are_the_same_steps(parts: Path, two: dict[str, An
 
 
 @pytest.mark.slow
-def test_what_is_kept_in_main_memory_takes_the_same_steps(parts: Path, two: dict[str, Any]) -> None:
+def test_what_is_kept_in_main_memory_or_sharded_takes_the_same_steps(parts: Path, two: dict[str, Any]) -> None:
     expected = as_one(parts, "mixed", "float32")
-    for engine in OFFLOADED:
+    for engine in OFFLOADED | SHARDED:
         same(two[f"{engine} mixed"], expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_a_quantised_llm_takes_the_same_steps(kind: str, parts: Path, two: dict[str, Any]) -> None:
+    pytest.importorskip("bitsandbytes")
+    expected = as_one(parts, "mixed", "float32", quantization=kind)
+    for _, engine in (each for each in QUANTISED if each[0] == kind):
+        same(two[f"{engine} {kind}"], expected)
 
 
 @pytest.mark.parametrize(

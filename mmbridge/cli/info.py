@@ -75,7 +75,9 @@ def _parts(bridge: "Bridge") -> list[Part]:
 
 def _held(bridge: "Bridge", prefix: str) -> tuple[int, int]:
     """How many numbers of the part are frozen, and how many training has made."""
-    sizes = {name: each.numel() for name, each in bridge.named_parameters() if name.startswith(prefix)}
+    from mmbridge.sizes import numbers
+
+    sizes = {name: numbers(each) for name, each in bridge.named_parameters() if name.startswith(prefix)}
     trained = sum(size for name, size in sizes.items() if prefix.startswith("connectors.") or name in bridge.unfrozen)
     return sum(sizes.values()) - trained, trained
 

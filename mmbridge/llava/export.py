@@ -38,6 +38,8 @@ def export_llava(bridge: "Bridge", folder: Path | str) -> None:
         UserError: the folder is not empty.
     """
     recipe = bridge.recipe
+    if recipe.llm.quantization is not None:
+        raise RecipeError("llm.quantization", f"a LLaVA folder holds whole weights, found {recipe.llm.quantization}")
     if len(recipe.connectors) != 1 or len(recipe.encoders) != 1:
         found = f"{len(recipe.encoders)} and {len(recipe.connectors)}"
         raise RecipeError("connectors", f"LLaVA has one encoder and one connector, found {found}")

@@ -10,6 +10,8 @@ from mmbridge.llm.templates import TemplateName
 if TYPE_CHECKING:
     from mmbridge.llm.model import LanguageModel
 
+Quantization = Literal["int8", "nf4"]
+
 
 class LoRAConfig(Config):
     """Low-rank adapters inside the frozen LLM (LoRA, arXiv 2106.09685)."""
@@ -29,6 +31,9 @@ class LLMConfig(Config):
     """Hub id, local folder or ``world:NAME``; of a LLaVA folder the language model inside is taken."""
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Quantization | None = None
+    """Bits of the weights of linear maps, the output head's aside: 8 (LLM.int8()) or 4 (QLoRA's NF4). They stay frozen;
+    all else is in ``dtype``. Needs the extra ``quant``."""
     template: TemplateName | None = None
     """A named chat template for a model that has none, or in place of its own."""
     separator: str = "\n"
@@ -43,7 +48,8 @@ class LLMConfig(Config):
         """Load the model and its tokenizer, frozen but for LoRA's adapters.
 
         Raises:
-            RecipeError: the path, the checkpoint, its chat template or the LoRA targets cannot be used.
+            RecipeError: the path, the checkpoint, its chat template, the LoRA targets or the quantisation cannot be
+                used.
         """
         from mmbridge.llm.loading import load
 

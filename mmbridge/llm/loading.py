@@ -14,6 +14,7 @@ from mmbridge.frozen import freeze, locate, quietly, reading
 from mmbridge.llm.config import LLMConfig
 from mmbridge.llm.lora import add_lora
 from mmbridge.llm.model import LanguageModel
+from mmbridge.llm.quantization import make_differentiable, quantization_config
 
 # Where a composite checkpoint keeps its language model: as written up to transformers 4 and by 5's own renaming.
 _INSIDE = {r"^language_model\.": "", r"^model\.language_model\.": "model."}
@@ -49,7 +50,14 @@ def _model(folder: Path, config: LLMConfig) -> PreTrainedModel:
             text.final_logit_softcapping = None
         text.tie_word_embeddings = text.tie_word_embeddings or whole.tie_word_embeddings
         options = {"config": text, "key_mapping": _INSIDE}
-    options |= {"dtype": getattr(torch, config.dtype), "use_safetensors": True, "output_loading_info": True}
+    dtype = getattr(torch, config.dtype)
+    options |= {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    if config.quantization is not None:
+        if getattr(whole, "quantization_config", None) or getattr(text, "quantization_config", None):
+            problem = f"expected weights to quantise, found weights in {folder} that are so already"
+            raise RecipeError("llm.quantization", problem, "set it to null")
+        # In main memory, as all that is loaded, and not on transformers' choice of device.
+        options |= {"quantization_config": quantization_config(config.quantization, dtype), "device_map": "cpu"}
     auto: Any = AutoModelForCausalLM
     with reading(folder, "transformers"), quietly():
         model, report = auto.from_pretrained(folder, **options)
@@ -59,6 +67,7 @@ def _model(folder: Path, config: LLMConfig) -> PreTrainedModel:
         raise RecipeError(config.path, problem)
     if composite and model.lm_head.bias is not None:
         nn.init.zeros_(model.lm_head.bias)
+    make_differentiable(model)
     loaded: PreTrainedModel = model
     return loaded
 

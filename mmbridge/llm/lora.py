@@ -7,10 +7,10 @@ differs from the paper: nothing.
 import warnings
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from mmbridge.errors import RecipeError
+from mmbridge.frozen import quietly
 from mmbridge.llm.config import LoRAConfig
 
 
@@ -20,6 +20,9 @@ def add_lora(model: nn.Module, config: LoRAConfig) -> None:
     Raises:
         RecipeError: a target names no linear layer.
     """
+    with quietly():  # peft imports bitsandbytes where it is installed, which tells what it lacks
+        from peft import LoraConfig, inject_adapter_in_model
+
     targets = config.targets if isinstance(config.targets, str) else list(config.targets)
     lora = LoraConfig(
         r=config.rank,

@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it is looked for, and that is told on standard output
 
 import deepspeed
-from deepspeed.runtime.zero import GatheredParameters
+from deepspeed.runtime.zero import GatheredParameters, Init
 from torch import Tensor, nn
 
 from mmbridge.bridge import Bridge
@@ -24,6 +24,9 @@ from mmbridge.llm.prompt import Prompt
 from mmbridge.ranks import Ranks
 from mmbridge.stage import StageConfig
 from mmbridge.torch_engine import TorchEngine
+
+logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # serves inference alone, and takes a compiler
 
 
 class ZeroEngine(TorchEngine):
@@ -56,6 +59,7 @@ class ZeroEngine(TorchEngine):
         bridge.connectors.to(self._device)
         super().__init__(bridge, stage, steps, key, ranks)
         self._nothing = _nothing(bridge)
+        self._mapped = sharded(bridge.llm, self._device, _told(stage, config)) if self._zero == 3 else {}
         self._engine = self._start(config)
 
     def _start(self, config: DeepSpeedEngineConfig) -> Any:
@@ -67,12 +71,12 @@ class ZeroEngine(TorchEngine):
         return super().losses(batch, terms) if len(batch) else super().losses(self._nothing, terms) * 0
 
     def close(self) -> None:
-        """Takes DeepSpeed's hooks off and makes the bridge whole again."""
+        """Takes DeepSpeed's hooks off and makes the bridge whole again; in main memory where it was sharded."""
         self._engine.destroy()
-        _make_whole(self.bridge.modules())
+        _make_whole(self.bridge.modules(), self._mapped)
         for each in self._trainable.values() if self._zero < 3 else ():
             each.data = each.detach().clone()  # was a view of one long tensor
-        self.bridge.to(self._device)
+        self.bridge.to("cpu" if self._zero == 3 else self._device)
 
 
 def initialised(
@@ -83,8 +87,6 @@ def initialised(
     Raises:
         RecipeError: DeepSpeed refuses the configuration.
     """
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # serves inference alone, and takes a compiler
     try:
         engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimiser, config=_told(stage, config), dist_init_required=False
@@ -137,17 +139,50 @@ def gathered(parameter: nn.Parameter) -> AbstractContextManager[object]:
     return whole
 
 
-def _make_whole(modules: Iterable[nn.Module]) -> None:
-    """Puts whole parameters, in main memory, in place of those that ZeRO-3 has sharded.
+def sharded(module: nn.Module, device: torch.device, told: Mapping[str, Any]) -> dict[nn.Parameter, Tensor]:
+    """Shards a module's weights by ZeRO-3 one after the other: of one at a time a process has a copy on its device.
+
+    ``deepspeed.initialize`` would put the whole module there first, and on a CPU write the first process's weights over
+    those of the others, though they are the same: where files are mapped into memory, that makes copies of them all.
+
+    Returns:
+        The frozen weights that lie in mapped files, as they were; they take no memory that could not be freed.
+    """
+    parameters: list[Any] = [*module.parameters()]
+    first, *others = parameters
+    mapped = {
+        each: each.data
+        for each in parameters
+        if not each.requires_grad and not each.untyped_storage().resizable()  # torch does not own the memory
+    }
+    first.data = first.data.to(device, copy=True)
+    Init(module=nn.ParameterList([first]), config_dict_or_path=dict(told))
+    for each in others:
+        each.data = each.data.to(device, copy=True)
+        first.convert_to_zero_parameters(param_list=[each])
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(device)
+    return mapped
+
+
+def _make_whole(modules: Iterable[nn.Module], mapped: Mapping[nn.Parameter, Tensor]) -> None:
+    """Puts whole parameters, in main memory, in place of those that ZeRO-3 has sharded; ``mapped`` are there already.
 
     DeepSpeed's hooks must have been taken off.
     """
+    made: dict[nn.Parameter, nn.Parameter] = {}
     for module in modules:
         whole: dict[str, nn.Parameter | None] = {}
         for name, parameter in dict.items(module._parameters):
             if parameter is not None and hasattr(parameter, "ds_id"):
-                with gathered(parameter):
-                    values = parameter.detach().to("cpu", copy=True)
-                parameter = nn.Parameter(values, requires_grad=parameter.requires_grad)
+                if parameter not in made:
+                    values = mapped[parameter] if parameter in mapped else _whole(parameter)
+                    made[parameter] = nn.Parameter(values, requires_grad=parameter.requires_grad)
+                parameter = made[parameter]
             whole[name] = parameter
         module._parameters = whole  # DeepSpeed's own dictionary gathers when it is read
+
+
+def _whole(parameter: nn.Parameter) -> Tensor:
+    with gathered(parameter):
+        return parameter.detach().to("cpu", copy=True)

@@ -28,6 +28,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def intertwined(self) -> bool:
+        """Whether a process can run the bridge only while all the others do, and in step with them."""
+        ...
+
+    @property
     def lr(self) -> float:
         """The learning rate of the coming step: the first group's."""
         ...

@@ -11,6 +11,9 @@ from typing import Any, Self, TextIO
 from mmbridge.errors import RecipeError
 from mmbridge.recipe import LogConfig, Recipe
 
+WANDB_RUN = "wandb_run"
+"""The file with the id of a stage's run in Weights & Biases."""
+
 Sink = Callable[[int, Mapping[str, float]], None]
 """Takes the figures of a step."""
 
@@ -19,7 +22,9 @@ class MetricsLog:
     """Writes figures to all sinks of a stage, and closes them however the stage ends.
 
     Every step is a line of ``metrics.jsonl``, flushed at once; the other sinks get every ``log.every``-th step, and
-    whatever comes beside steps. A stage that is gone on with after ``first`` steps keeps what was written up to there.
+    whatever comes beside steps. A stage that is gone on with after ``first`` steps keeps what was written up to there,
+    and goes on in the same run of a tracker: in the one whose id is kept beside metrics.jsonl (Weights & Biases), or
+    the latest of its name (trackio, which knows no other way).
 
     Raises:
         RecipeError: a sink that the recipe names is not installed.
@@ -41,15 +46,13 @@ class MetricsLog:
         if log.tensorboard:
             self._add_tensorboard()
         if log.wandb is not None:
-            wandb = import_module("wandb")
-            run = wandb.init(
-                project=log.wandb, name=named, config=self._config(), dir=str(self._tensorboard.parents[1])
-            )
+            run = self._wandb_run(log.wandb, named)
             self._closing.callback(run.finish)
             self._sinks.append(lambda step, values: run.log(dict(values), step=step))
         if log.trackio is not None:
             trackio = import_module("trackio")
-            trackio.init(project=log.trackio, name=named, config=self._config())
+            resume = "allow" if self._first else "never"
+            trackio.init(project=log.trackio, name=named, config=self._config(), resume=resume)
             self._closing.callback(trackio.finish)
             self._sinks.append(lambda step, values: trackio.log(dict(values), step=step))
         return self
@@ -68,6 +71,20 @@ class MetricsLog:
         if everywhere:
             for sink in self._sinks:
                 sink(step, values)
+
+    def _wandb_run(self, project: str, name: str) -> Any:
+        kept = self._path.with_name(WANDB_RUN)
+        known = kept.read_text(encoding="utf-8") if kept.exists() else None
+        run = import_module("wandb").init(
+            project=project,
+            name=name,
+            config=self._config(),
+            dir=str(self._tensorboard.parents[1]),
+            id=known,
+            resume="allow" if known else None,
+        )
+        kept.write_text(run.id, encoding="utf-8")
+        return run
 
     def _add_tensorboard(self) -> None:
         from torch.utils.tensorboard import SummaryWriter

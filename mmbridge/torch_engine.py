@@ -49,6 +49,10 @@ class TorchEngine:
         return self._module.names
 
     @property
+    def intertwined(self) -> bool:
+        return False
+
+    @property
     def lr(self) -> float:
         return self._rates.first
 

@@ -14,6 +14,7 @@ from mmbridge.data.sample import Sample
 from mmbridge.engine import Engine
 from mmbridge.errors import RecipeError
 from mmbridge.evaluation.run import Task, evaluate
+from mmbridge.ranks import ALONE
 from mmbridge.stage import StageConfig
 
 _LESS_IS_BETTER = ("loss", "caption.chair_i", "caption.chair_s")
@@ -115,7 +116,14 @@ class Validation:
         task, _, name = metric.partition(".")
         known: tuple[Task, ...] = get_args(Task)
         assert task in known
-        report = evaluate(self._engine.bridge, _Drawn(self._mixture), task, batch_size=self._batch, count_flops=False)
+        report = evaluate(
+            self._engine.bridge,
+            _Drawn(self._mixture),
+            task,
+            batch_size=self._batch,
+            count_flops=False,
+            ranks=ALONE if self._engine.intertwined else self._engine.ranks,
+        )
         if report.failed:
             raise RecipeError(self._key, f"a sample failed: {report.failed[0].error}")
         if name not in report.metrics:

@@ -66,6 +66,10 @@ class ZeroEngine(TorchEngine):
         """DeepSpeed's engine over its part of the bridge."""
         raise NotImplementedError
 
+    @property
+    def intertwined(self) -> bool:
+        return self._zero == 3
+
     def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
         """As in ``Engine``; without samples the modules run all the same, on two tokens that count for nothing."""
         return super().losses(batch, terms) if len(batch) else super().losses(self._nothing, terms) * 0

@@ -48,7 +48,7 @@ def trained(recipe: Recipe) -> tuple[Bridge, list[float]]:
     batches, steps = training_batches(bridge, stage, 0)
     torch.manual_seed(0)
     engine, losses = TorchEngine(bridge, stage, steps, "stages.align"), []
-    for step in fit(engine, batches, steps):
+    for step in fit(engine, batches.steps(), steps):
         losses.append(step.loss)
         assert step.grad_norm > 0
         bridge.eval().caption(picture(), max_new_tokens=2)

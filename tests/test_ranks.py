@@ -5,6 +5,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,11 +17,15 @@ from mmbridge.bridge import Bridge
 from mmbridge.data.loader import Loader
 from mmbridge.engine import Engine
 from mmbridge.engine_config import DeepSpeedEngineConfig, EngineConfig, TorchEngineConfig
+from mmbridge.evaluation.report import Report
+from mmbridge.evaluation.run import evaluate
 from mmbridge.loop import fit
 from mmbridge.ranks import ALONE, Ranks, together
 from mmbridge.recipe import Recipe
 from mmbridge.trainable import unfreeze
+from mmbridge.validation import Validation
 from tests import processes
+from tests.evaluation.test_run import FakeBridge, Listed, asked, number, questions
 from tests.tiny import tiny_llm
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
@@ -41,6 +46,12 @@ PRECISIONS = ("float32", "bfloat16")
 MEDIA = ("image", "text", "mixed")
 MUON = {"kind": "muon", "lr": 1e-2, "weight_decay": 0.1, "clip": 0.5}
 STEPS = 4
+HELD_OUT = {
+    "data": {"mix": [{"kind": "files", "path": "DATA", "task": "caption", "limit": 13}]},
+    "every": 1,
+    "metric": "caption.bleu_4",
+}
+"""Seven batches of two."""
 
 
 def talk(folder: Path) -> Path:
@@ -121,6 +132,37 @@ def curve(recipe: Recipe, engine: str, ranks: Ranks, *, poison: int = 0) -> dict
     }
 
 
+def said(recipe: Recipe, engine: str, ranks: Ranks) -> dict[str, Any]:
+    """What a bridge says to held-out samples, what that scores as validation, and how many batches each process did."""
+    made, _, steps = started(recipe, engine, ranks)
+    generate, done, reports = made.bridge.generate, list[int](), list[Report]()
+
+    def counted(*arguments: Any) -> Any:
+        done.append(1)
+        return generate(*arguments)
+
+    def kept(*arguments: Any, **options: Any) -> Report:
+        reports.append(evaluate(*arguments, **options))
+        return reports[-1]
+
+    made.bridge.generate = counted  # type: ignore[assignment, method-assign]
+    with patch("mmbridge.validation.evaluate", kept):
+        score = Validation(made, recipe.stages[0], steps, 0, "stages.align")(1)
+    batches = [int(each) for each in ranks.gather(torch.tensor(len(done)))]
+    return {"score": score, "batches": batches, "texts": [[row.id, row.prediction] for row in reports[0].rows]}
+
+
+def reported(ranks: Ranks) -> dict[str, Any]:
+    """A report with failures: a row that cannot be read, and a picture that cannot."""
+    samples = questions(23)
+    samples[5] = asked(5, "what is 5?", {"answers": ["5"]}, name="broken")
+    bridge = FakeBridge(lambda text: "3" if "what is 7" in text else number(text))
+    report = evaluate(bridge, Listed(samples, frozenset({8})), "vqa", batch_size=4, count_flops=False, ranks=ranks)
+    rows = [[row.id, row.prediction, row.kind, row.perceptual_tokens] for row in report.rows]
+    failed = [[each.id, each.error] for each in report.failed]
+    return {"rows": rows, "failed": failed, "scores": {name: each.value for name, each in report.metrics.items()}}
+
+
 def poisoned(engine: Engine, call: int) -> None:
     losses, calls = engine.losses, iter(range(1000))
 
@@ -176,6 +218,9 @@ def all_of_it(folder: str) -> dict[str, Any]:
             given = recipe(parts, "mixed", "float32", batch=2, quantization=kind)
             found[f"{name} {kind}"] = curve(given, name, ranks)
         found |= {f"{name} poisoned": curve(mixed, name, ranks, poison=2) for name in ENGINES}
+        held_out = recipe(parts, "image", "float32", batch=2, validation=HELD_OUT)
+        found |= {f"{name} said": said(held_out, name, ranks) for name in ENGINES}
+        found["report"] = reported(ranks)
         found |= {f"{first} then {then}": gone_on(mixed, first, then, ranks) for first, then in TAKEN_OVER}
     return found
 
@@ -272,6 +317,20 @@ def test_a_step_that_is_not_finite_in_one_process_is_left_out_by_all(parts: Path
         same(found, expected)
         assert [bool(each) for each in found["left out"]] == [False, True, False, False]
         assert found["left out"][1].startswith("the loss is nan; among the samples ")
+
+
+@pytest.mark.slow
+def test_processes_share_the_answering_of_held_out_samples(parts: Path, two: dict[str, Any]) -> None:
+    """Where weights are sharded, all answer all: they could not wait for each other in between."""
+    expected = said(recipe(parts, "image", "float32", batch=2, validation=HELD_OUT), "torch", ALONE)
+    assert expected["batches"] == [7]
+    assert len({text for _, text in expected["texts"]}) > 1
+    for engine in ENGINES:
+        found = two[f"{engine} said"]
+        assert found["batches"] == ([7, 7] if engine == "zero-3" else [4, 3])
+        assert {**found, "batches": [7]} == expected
+    assert two["report"] == reported(ALONE)
+    assert len(two["report"]["failed"]) == 2
 
 
 @pytest.mark.slow

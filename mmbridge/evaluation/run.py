@@ -1,10 +1,14 @@
 """One evaluation run: every sample of a source through ``bridge.generate``, then the task's scores.
 
-The run is deterministic: batches depend on the source alone, and the options carry the seed of what is sampled.
+The run is deterministic: batches depend on the source alone, and the options carry the seed of what is sampled. Several
+processes take the batches in turn.
 """
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mmbridge.answer import Answer
@@ -21,6 +25,7 @@ from mmbridge.evaluation.progress import Progress
 from mmbridge.evaluation.report import Failure, Report, Row
 from mmbridge.evaluation.vqa import vqa_scores
 from mmbridge.llm.config import GenerationOptions
+from mmbridge.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from mmbridge.recipe import Recipe
@@ -55,6 +60,7 @@ def evaluate(
     *,
     parse_facts: Parser | None = None,
     count_flops: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Report:
     """Answers every sample of a source and scores the answers.
 
@@ -69,6 +75,8 @@ def evaluate(
         parse_facts: from a caption to the facts it states; the embedded world's reader by default. Used only where
             the truth has facts.
         count_flops: also says how many were executed, for which a batch is answered twice.
+        ranks: the processes that share the work; each calls this alike and gets the report of all, in which only
+            ``seconds`` are its own.
 
     Raises:
         DataError: an empty source, or a sample that asks nothing or whose truth does not fit the task. One that
@@ -77,20 +85,25 @@ def evaluate(
     total = len(source) if limit is None else min(limit, len(source))
     if total == 0:
         raise DataError(source.name, "expected at least one sample, found none")
-    rows: dict[int, Row] = {}
+    asked: dict[int, Sample] = {}
     failed: dict[int, Failure] = {}
+    answered: dict[int, Answer | Failure] = {}
     seconds = 0.0
     with Progress(f"eval {task}", total) as progress:
-        for batch in _batches(source, task, total, batch_size, failed):
-            start = time.perf_counter()
-            answers = _answers(bridge, [sample for _, sample in batch], options)
-            seconds += time.perf_counter() - start
-            for (index, sample), answer in zip(batch, answers, strict=True):
-                if isinstance(answer, Failure):
-                    failed[index] = answer
-                else:
-                    rows[index] = _row(sample, answer)
+        for number, batch in enumerate(_batches(source, task, total, batch_size, failed)):
+            asked |= {index: replace(sample, messages=(), others=()) for index, sample in batch}  # without media
+            if number % ranks.count == ranks.rank:
+                start = time.perf_counter()
+                answers = _answers(bridge, [sample for _, sample in batch], options)
+                seconds += time.perf_counter() - start
+                answered |= {index: answer for (index, _), answer in zip(batch, answers, strict=True)}
             progress.advance(len(batch))
+    rows: dict[int, Row] = {}
+    for index, answer in _of_all(answered, ranks).items():
+        if isinstance(answer, Failure):
+            failed[index] = answer
+        else:
+            rows[index] = _row(asked[index], answer)
     ordered = tuple(rows[index] for index in sorted(rows))
     flops, note = _flops(bridge, source, sorted(rows), options) if count_flops else (None, "not counted")
     return Report(
@@ -161,6 +174,16 @@ def _answers(bridge: Answering, samples: list[Sample], options: GenerationOption
             return [Failure(samples[0].id, str(error))]
     half = len(samples) // 2
     return _answers(bridge, samples[:half], options) + _answers(bridge, samples[half:], options)
+
+
+def _of_all(answered: Mapping[int, Answer | Failure], ranks: Ranks) -> dict[int, Answer | Failure]:
+    """What all processes have answered."""
+    own = {index: (isinstance(answer, Failure), asdict(answer)) for index, answer in answered.items()}
+    parts = [json.loads(text).items() for text in ranks.texts(json.dumps(own))]
+    return {
+        int(index): Failure(**fields) if failed else Answer(**fields)
+        for index, (failed, fields) in chain.from_iterable(parts)
+    }
 
 
 def _row(sample: Sample, answer: Answer) -> Row:

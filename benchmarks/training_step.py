@@ -32,7 +32,7 @@ from mmbridge.data.batch import Batch
 from mmbridge.data.dealing import dealt
 from mmbridge.encoders.stored import apart
 from mmbridge.evaluation.flops import executed_flops
-from mmbridge.flops import NeededFlops
+from mmbridge.flops import StepFlops
 from mmbridge.frozen import freeze
 from mmbridge.llava import load_llava
 from mmbridge.stage import StageConfig
@@ -163,7 +163,7 @@ def measured(shape: Shape, setting: Setting, rounds: int) -> dict[str, Any]:
     for name in list(variants)[:2]:
         variants[name]()
         apart[name] = difference(bridge, model)
-    needed = NeededFlops(bridge)
+    needed = StepFlops(bridge).needed
     return {
         "gradient apart from": apart,
         "executed FLOPs": {name: executed_flops(variant) for name, variant in variants.items()},

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mmbridge.bridge import Bridge
 from mmbridge.data.loader import Draws
 from mmbridge.data.mixture import Mixture
-from mmbridge.flops import NeededFlops
+from mmbridge.flops import StepFlops
 from mmbridge.frozen import freeze
 from mmbridge.recipe import Recipe
 from mmbridge.stage import StageConfig
@@ -43,11 +43,11 @@ def gain(recipe: Recipe, stage: StageConfig, mixture: Mixture) -> Gain:
     for index, pattern in enumerate(stage.train):
         for name in matched(parameters, pattern, f"stages.{stage.name}.train.{index}"):
             parameters[name].requires_grad_(True)
-    needed, collate = NeededFlops(bridge), bridge.collate()
+    flops, collate = StepFlops(bridge), bridge.collate()
     encoders = rest = 0
     draws = Draws(mixture)
     for start in range(0, _SAMPLES, stage.batch):
         batch = collate([draws[draw] for draw in range(start, start + stage.batch)])
-        own = needed.encoders(batch)
-        encoders, rest = encoders + own, rest + needed(batch) - own
+        own = flops.encoders(batch)
+        encoders, rest = encoders + own, rest + flops.needed(batch) - own
     return Gain(encoders, rest)

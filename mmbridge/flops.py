@@ -11,8 +11,8 @@ that a connector projects. A multiply-add is two FLOPs.
 Not counted: norms, activations, resampling without weights, and the pooling head behind an encoder's blocks. Of a tiled
 image, tokens that only show padding are not projected.
 
-What is needed does not depend on how it is computed. What a program executes can be more (padding, positions whose
-results nothing reads, recomputation); ``mmbridge.evaluation.flops`` counts that.
+What is needed does not depend on how it is computed. What is executed can be more; that has a formula of its own here,
+and ``mmbridge.evaluation.flops`` counts it.
 """
 
 import sys
@@ -31,14 +31,14 @@ from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
 from mmbridge.encoders.base import Tiling, Views
 from mmbridge.encoders.vision import VisionEncoder
-from mmbridge.llm.flops import LanguageModelFlops, Row
+from mmbridge.llm.flops import LanguageModelFlops, Row, Work
 from mmbridge.llm.reading import Reading, read
 from mmbridge.llm.tree import Tree, trees
 from mmbridge.matrices import matrices
 
 
-class NeededFlops:
-    """What batches need for a training step, forward and backward.
+class StepFlops:
+    """What batches need for a training step, forward and backward, and what is executed for it.
 
     Reads the parts of a bridge once; what is frozen and what trains must be settled by then.
     """
@@ -54,9 +54,19 @@ class NeededFlops:
             if any(parameter.requires_grad for parameter in bridge.connectors[name].parameters()):
                 self._learning.add(config.medium)
 
-    def __call__(self, batch: Batch) -> int:
+    def needed(self, batch: Batch) -> int:
         """FLOPs of all parts together."""
         return self.encoders(batch) + self.connectors(batch) + self.llm(batch)
+
+    def executed(self, batch: Batch) -> int:
+        """The same with all that is computed and that nobody reads: padding, pairs that the mask forbids, the backward
+        pass of text in front of the first medium."""
+        readings, packing = self._readings(batch), self._bridge.llm.packing
+        found = packing.trees(readings) if packing else []
+        alone = [Tree((number,), 0, each.length, (0,)) for number, each in enumerate(readings)]
+        rows = [self._row(tree, readings) for tree in found or alone]
+        llm = self._llm.executed(rows, packed(found, rows) if found else padded(readings))
+        return self.encoders(batch) + self.connectors(batch) + llm
 
     def encoders(self, batch: Batch) -> int:
         """FLOPs of the encoders over the batch's views; media encoded before need none."""
@@ -78,14 +88,12 @@ class NeededFlops:
 
     def rows(self, batch: Batch) -> list[Row]:
         """What the LLM reads: samples, those that begin alike as one."""
-        readings = [
-            read(prompt, lengths, numbers, sys.maxsize)
-            for prompt, lengths, numbers in zip(
-                batch.prompts, self._bridge.perceptual_tokens(batch), batch.media, strict=True
-            )
-        ]
-        packing = self._bridge.llm.packing
+        readings, packing = self._readings(batch), self._bridge.llm.packing
         return [self._row(tree, readings) for tree in trees(readings, packing.constant if packing else ())]
+
+    def _readings(self, batch: Batch) -> list[Reading]:
+        known = zip(batch.prompts, self._bridge.perceptual_tokens(batch), batch.media, strict=True)
+        return [read(prompt, lengths, numbers, sys.maxsize) for prompt, lengths, numbers in known]
 
     def _row(self, tree: Tree, readings: Sequence[Reading]) -> Row:
         reads, learns, predicting = tree.depths() + 1, np.zeros(tree.length, np.int64), []
@@ -99,6 +107,22 @@ class NeededFlops:
 
     def _learns(self, span: Span) -> bool:
         return span.medium in self._learning and span.stop > span.start
+
+
+def packed(found: Sequence[Tree], rows: Sequence[Row]) -> Work:
+    """Trees in one row: two calls of attention for each, and in the last layer one."""
+    pairs, last = 0, 0
+    for tree, row in zip(found, rows, strict=True):
+        keys = tree.constant + tree.length
+        pairs += tree.shared * (tree.constant + tree.shared) + sum(tree.own) * keys
+        last += len(row.predicting) * keys
+    return Work(sum(tree.length for tree in found), pairs, last)
+
+
+def padded(readings: Sequence[Reading]) -> Work:
+    """A row a sample, all as long as the longest."""
+    width = max((len(reading.codes) for reading in readings), default=0)
+    return Work(width * len(readings), width**2 * len(readings), width**2 * len(readings))
 
 
 def encoder_flops(encoder: nn.Module) -> int:

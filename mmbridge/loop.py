@@ -10,7 +10,7 @@ import torch
 from mmbridge.data.batch import Batch
 from mmbridge.engine import Engine
 from mmbridge.errors import MMBridgeError
-from mmbridge.flops import NeededFlops
+from mmbridge.flops import StepFlops
 from mmbridge.ranks import Ranks
 
 
@@ -21,8 +21,8 @@ class Step:
     All figures are those of all processes together. ``left_out`` is empty, or says why the step was not taken.
 
     ``lr`` and ``grad_norm`` (before clipping) are those of this step; ``tokens`` are supervised, ``perceptual`` ones
-    stand for media; ``needed_flops`` are those of ``mmbridge.flops``; ``seconds`` include waiting for data, and what
-    the caller did since the last step does not count.
+    stand for media; ``needed_flops`` and ``executed_flops`` are those of ``mmbridge.flops``; ``seconds`` include
+    waiting for data, and what the caller did since the last step does not count.
     """
 
     number: int
@@ -35,6 +35,7 @@ class Step:
     tokens: int
     perceptual: int
     needed_flops: int
+    executed_flops: int
     seconds: float
 
 
@@ -54,7 +55,7 @@ def fit(
     Raises:
         MMBridgeError: one such step more; its samples are named.
     """
-    source, ranks, needed = iter(batches), engine.ranks, NeededFlops(engine.bridge)
+    source, ranks, flops = iter(batches), engine.ranks, StepFlops(engine.bridge)
     for number in range(first + 1, steps + 1):
         began = time.perf_counter()
         taken = next(source, ())
@@ -66,11 +67,12 @@ def fit(
             engine.backward(losses, last=place == len(taken))
             parts.append(losses.detach())
         own: list[list[float]] = torch.stack(parts).tolist()  # the one time in a step that the device is waited for
-        counts = [_count(engine, needed, batch) for batch in taken]
+        counts = [_count(engine, flops, batch) for batch in taken]
         sums = ranks.total(
             [sum(column) for column in zip(*own, strict=True)] + [sum(each) for each in zip(*counts, strict=True)]
         )
-        named, (samples, tokens, perceptual, flops) = dict(zip(engine.names, sums, strict=False)), map(int, sums[-4:])
+        named = dict(zip(engine.names, sums, strict=False))
+        samples, tokens, perceptual, needed, executed = map(int, sums[-5:])
         lr, norm, loss = engine.lr, 0.0, sum(named.values())
         if math.isfinite(loss) and any(terms):
             norm = engine.step()
@@ -94,15 +96,17 @@ def fit(
             samples=samples,
             tokens=tokens,
             perceptual=perceptual,
-            needed_flops=flops,
+            needed_flops=needed,
+            executed_flops=executed,
             seconds=time.perf_counter() - began,
         )
 
 
-def _count(engine: Engine, needed: NeededFlops, batch: Batch) -> tuple[int, int, int, int]:
-    """Samples, supervised tokens, perceptual tokens and FLOPs needed."""
+def _count(engine: Engine, flops: StepFlops, batch: Batch) -> tuple[int, int, int, int, int]:
+    """Samples, supervised tokens, perceptual tokens, FLOPs needed and executed."""
     tokens = sum(sum(prompt.supervised) for prompt in batch.prompts)
-    return len(batch), tokens, sum(map(sum, engine.bridge.perceptual_tokens(batch))), needed(batch)
+    perceptual = sum(map(sum, engine.bridge.perceptual_tokens(batch)))
+    return len(batch), tokens, perceptual, flops.needed(batch), flops.executed(batch)
 
 
 def _suspects(batches: Sequence[Batch], losses: Sequence[Sequence[float]], ranks: Ranks) -> str:

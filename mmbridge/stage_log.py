@@ -18,7 +18,7 @@ class StageLog:
     ) -> None:
         self._progress, self._metrics, self._every, self._last = progress, metrics, every, last
         self._bad = 0 if stage.on_bad_step == "raise" else int(stage.on_bad_step.skip_up_to * last)
-        counted = ("steps", "steps_left_out", "samples", "tokens", "needed_flops", "seconds")
+        counted = ("steps", "steps_left_out", "samples", "tokens", "needed_flops", "executed_flops", "seconds")
         self._totals: dict[str, float] = dict.fromkeys(counted, 0)
         self._loss = 0.0
 
@@ -44,6 +44,7 @@ class StageLog:
             "samples": step.samples,
             "samples_per_second": step.samples / step.seconds,
             "needed_flops": step.needed_flops,
+            "executed_flops": step.executed_flops,
             "needed_tflops_per_second": step.needed_flops / step.seconds / 1e12,
         }
         if len(step.losses) > 1:
@@ -54,6 +55,7 @@ class StageLog:
         self._totals["samples"] += step.samples
         self._totals["tokens"] += step.tokens
         self._totals["needed_flops"] += step.needed_flops
+        self._totals["executed_flops"] += step.executed_flops
 
     def state(self) -> State:
         """The totals so far."""

@@ -29,7 +29,7 @@ from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import FeatureError, MediaError
 from mmbridge.evaluation.flops import executed_flops
 from mmbridge.feature_caching import Caching, Report
-from mmbridge.flops import NeededFlops
+from mmbridge.flops import StepFlops
 from mmbridge.recipe import Recipe
 from mmbridge.torch_engine import TorchEngine
 from mmbridge.train import train
@@ -235,9 +235,9 @@ def test_flops_drop_by_exactly_those_of_the_encoder(parts: Path, varied: Path, t
         bridge, stage = Bridge(each), each.stages[0]
         unfreeze(bridge, stage, "stages.align", parts=["connectors."])
         engine, batch = TorchEngine(bridge, stage, 1, "stages.align"), next(iter(training_batches(bridge, stage, 0)[0]))
-        counted, terms = NeededFlops(bridge), engine.terms([batch])
+        counted, terms = StepFlops(bridge), engine.terms([batch])
         executed.append(executed_flops(lambda e=engine, b=batch, t=terms: e.backward(e.losses(b, t))))  # type: ignore[misc]
-        needed.append(counted(batch))
+        needed.append(counted.needed(batch))
         encoders.append(counted.encoders(batch))
     assert encoders[0] > encoders[1] == 0
     assert executed[0] - executed[1] == needed[0] - needed[1] == encoders[0]
@@ -416,8 +416,8 @@ def test_gains_are_those_of_the_formulas(parts: Path, tmp_path: Path) -> None:
     (gain,) = Caching(recipe, tmp_path / "f").gains().values()
     bridge, stage = Bridge(recipe), recipe.stages[0]
     unfreeze(bridge, stage, "stages.align", parts=["connectors."])
-    needed, batches = NeededFlops(bridge), training_batches(bridge, stage, seed=0)[0]
+    flops, batches = StepFlops(bridge), training_batches(bridge, stage, seed=0)[0]
     taken = [batch for batch, _ in zip(batches, range(2), strict=False)]
-    encoders, whole = sum(map(needed.encoders, taken)), sum(map(needed, taken))
+    encoders, whole = sum(map(flops.encoders, taken)), sum(map(flops.needed, taken))
     assert (gain.encoders, gain.rest) == (encoders, whole - encoders)
     assert gain.ratio == pytest.approx(whole / (whole - encoders))

@@ -15,7 +15,7 @@ import pytest
 
 from mmbridge.data.batch import Batch
 from mmbridge.evaluation.flops import executed_flops
-from mmbridge.flops import NeededFlops
+from mmbridge.flops import StepFlops
 from mmbridge.llm import packing
 from mmbridge.llm.flops import Row
 from mmbridge.llm.tree import Tree
@@ -69,14 +69,16 @@ def surplus(trees: Sequence[Tree], rows: Sequence[Row], vocabulary: int, width: 
 
 
 def assert_exact(engine: TorchEngine, batch: Batch, width: int | None = None) -> dict[str, int]:
-    """Holds executed against needed and surplus; returns the surplus of the batch."""
+    """Holds what torch counts against the formulas, needed and surplus, and executed; returns the surplus."""
     bridge = engine.bridge
-    needed, found = NeededFlops(bridge), bridge.forward(batch).context.trees
+    flops, found = StepFlops(bridge), bridge.forward(batch).context.trees
     if width is not None:
         assert not found
-        found = tuple(Tree((n,), 0, len(row.reads), (0,)) for n, row in enumerate(needed.rows(batch)))
-    total = surplus(found, needed.rows(batch), bridge.llm.model.config.vocab_size, width)
-    assert counted(engine, batch) == needed(batch) + sum(total.values())
+        found = tuple(Tree((n,), 0, len(row.reads), (0,)) for n, row in enumerate(flops.rows(batch)))
+    total = surplus(found, flops.rows(batch), bridge.llm.model.config.vocab_size, width)
+    executed = counted(engine, batch)
+    assert executed == flops.needed(batch) + sum(total.values())
+    assert executed == flops.executed(batch)
     return total
 
 
@@ -92,10 +94,10 @@ def test_samples_with_an_image_each(tmp_path: Path, family: str) -> None:
     batch = fewer_and_fewer(batch_of(engine.bridge, *[sample(image(), QUESTION) for _ in range(3)]))
     assert sorted({sum(prompt.supervised) for prompt in batch.prompts}) == [4, 5, 6]
     assert_exact(engine, batch)
-    needed, projector = NeededFlops(engine.bridge), 2 * WIDTH * WIDTH
-    assert needed.connectors(batch) == 3 * TOKENS * (2 * projector + 3 * projector)
+    flops, projector = StepFlops(engine.bridge), 2 * WIDTH * WIDTH
+    assert flops.connectors(batch) == 3 * TOKENS * (2 * projector + 3 * projector)
     forward = executed_flops(lambda: engine.bridge.perceive(batch))
-    assert forward == needed.encoders(batch) + 3 * TOKENS * 2 * projector
+    assert forward == flops.encoders(batch) + 3 * TOKENS * 2 * projector
 
 
 def test_texts_alone_and_several_images(tmp_path: Path) -> None:
@@ -118,15 +120,15 @@ def test_padded_rows_cost_their_padding(tmp_path: Path) -> None:
 def test_texts_about_one_image(tmp_path: Path) -> None:
     """The image, and what is asked about it, are needed and executed once."""
     engine = started(tmp_path)
-    one, needed = image(), NeededFlops(engine.bridge)
+    one, flops = image(), StepFlops(engine.bridge)
     answers = [sample(one, QUESTION, answer=answer) for answer in ("A red circle.", "A large square.", "Nothing.")]
     batch = batch_of(engine.bridge, *answers, sample(image(), QUESTION))
     found = assert_exact(engine, batch)
     apart = [batch_of(engine.bridge, each) for each in answers]
-    assert needed.encoders(batch) == 2 * needed.encoders(apart[0])
-    assert needed.connectors(batch) == 2 * needed.connectors(apart[0])
-    together = needed.llm(batch_of(engine.bridge, *answers))
-    assert together < 0.6 * sum(map(needed.llm, apart))
+    assert flops.encoders(batch) == 2 * flops.encoders(apart[0])
+    assert flops.connectors(batch) == 2 * flops.connectors(apart[0])
+    together = flops.llm(batch_of(engine.bridge, *answers))
+    assert together < 0.6 * sum(map(flops.llm, apart))
     assert found["backward with nothing trainable in front"] > 0
 
 
@@ -141,13 +143,13 @@ def test_what_is_constant_is_neither_needed_nor_executed(tmp_path: Path) -> None
     longer = batch_of(engine.bridge, sample(image(), QUESTION))
     assert len(longer.prompts[0].ids) > len(batch.prompts[0].ids) + 10
     assert_exact(engine, longer)
-    attended = NeededFlops(engine.bridge)(longer) - NeededFlops(plain.bridge)(batch)
+    attended = StepFlops(engine.bridge).needed(longer) - StepFlops(plain.bridge).needed(batch)
     assert 0 < attended < 0.5 * (2 * N * len(constant.constant))  # half of what their forward pass would take
 
 
 def test_one_sample_needs_the_same_in_any_batch(tmp_path: Path) -> None:
     bridge = started(tmp_path).bridge
-    needed, short, long = NeededFlops(bridge), sample(image(), QUESTION), sample(image(), QUESTION * 3, image())
+    needed, short, long = StepFlops(bridge).needed, sample(image(), QUESTION), sample(image(), QUESTION * 3, image())
     apart = needed(batch_of(bridge, short)) + needed(batch_of(bridge, long))
     assert needed(batch_of(bridge, short, long)) == apart
 
@@ -161,8 +163,20 @@ def test_what_trains_inside_the_llm(tmp_path: Path, train: list[str], llm: dict[
     engine, frozen = started(tmp_path, train=train, **llm), started(tmp_path)
     batch = batch_of(engine.bridge, sample(image(), QUESTION), sample(image(), QUESTION * 2))
     found = engine.bridge.forward(batch).context.trees
-    needed = NeededFlops(engine.bridge)
+    flops = StepFlops(engine.bridge)
     assert found
-    forbidden = surplus(found, needed.rows(batch), 0, None)["pairs the mask forbids"]
-    assert counted(engine, batch) == needed(batch) + forbidden
-    assert needed(batch) > NeededFlops(frozen.bridge)(batch)
+    forbidden = surplus(found, flops.rows(batch), 0, None)["pairs the mask forbids"]
+    assert counted(engine, batch) == flops.needed(batch) + forbidden == flops.executed(batch)
+    assert flops.needed(batch) > StepFlops(frozen.bridge).needed(batch)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "phi", "gemma2"])
+def test_other_families_execute_what_the_formula_says(tmp_path: Path, family: str) -> None:
+    """Queries in one matrix with keys and values, an attention of its own, a sliding window."""
+    engine = started(tmp_path, family)
+    one = image()
+    batch = batch_of(
+        engine.bridge, sample(one, QUESTION), sample(one, QUESTION, answer="No."), sample(image(), "What?")
+    )
+    flops = StepFlops(engine.bridge)
+    assert counted(engine, batch) == flops.executed(batch) > flops.needed(batch)

@@ -53,7 +53,8 @@ class Ledger:
 @pytest.fixture(autouse=True)
 def needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """This engine's bridge has no parts to read: a batch needs ten FLOPs a sample."""
-    monkeypatch.setattr(loop, "NeededFlops", lambda bridge: lambda batch: 10 * len(batch))
+    counts = SimpleNamespace(needed=lambda batch: 10 * len(batch), executed=lambda batch: 11 * len(batch))
+    monkeypatch.setattr(loop, "StepFlops", lambda bridge: counts)
 
 
 def batch(*names: str) -> Batch:
@@ -84,7 +85,7 @@ def test_a_step_is_all_its_batches_then_one_step() -> None:
     ]
     assert [(step.number, step.samples, step.tokens, step.perceptual) for step in steps] == [(1, 3, 6, 9), (2, 2, 2, 6)]
     assert [step.loss for step in steps] == [1.0, 1.0]
-    assert [step.needed_flops for step in steps] == [30, 20]
+    assert [(step.needed_flops, step.executed_flops) for step in steps] == [(30, 33), (20, 22)]
     assert (steps[0].lr, steps[0].grad_norm, steps[0].losses) == (0.5, 1.0, {"next_token": 1.0})
 
 

@@ -19,6 +19,7 @@ STEP = Step(
     tokens=30,
     perceptual=128,
     needed_flops=10**9,
+    executed_flops=10**9,
     seconds=0.5,
 )
 

@@ -61,6 +61,8 @@ def stopping(where: int) -> Callable[..., Any]:
 def assert_rates_are_of_needed_flops(steps: list[dict[str, float]], summary: dict[str, Any]) -> None:
     assert all(step["needed_flops"] > 0 for step in steps)
     assert summary["needed_flops"] == sum(step["needed_flops"] for step in steps)
+    assert all(step["executed_flops"] >= step["needed_flops"] for step in steps)
+    assert summary["executed_flops"] == sum(step["executed_flops"] for step in steps)
     seconds = sum(step["needed_flops"] / (step["needed_tflops_per_second"] * 1e12) for step in steps)
     assert summary["seconds"] == pytest.approx(seconds)
     assert summary["needed_tflops_per_second"] == pytest.approx(summary["needed_flops"] / seconds / 1e12)

@@ -27,7 +27,7 @@ and from its embeddings) are counted at all T.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +56,24 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What the LLM goes through for a batch: ``positions``, and pairs of a query and a key that its kernel is given, in
+    a layer and in the last one. A kernel that skips pairs the mask forbids does less."""
+
+    positions: int
+    pairs: int
+    last_pairs: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Layer:
     """Multiply-adds a position: at every one ``always``, and ``asking`` only where the layer's output is read, each as
-    (all, those in matrices that train). ``window``: of its attention. ``opened``: something trains in it or below."""
+    (all, those in matrices that train); ``queries`` likewise, but executed everywhere, being of one matrix with keys.
+    ``window``: of its attention, zero where there is none. ``opened``: something trains in it or below."""
 
     always: tuple[int, int]
     asking: tuple[int, int]
+    queries: int
     window: int
     opened: bool
     last: bool
@@ -92,13 +104,28 @@ class LanguageModelFlops:
         head = 2 * self._head * (len(row.predicting) * (1 + self._head_trains) + learning)
         return body + head
 
+    def executed(self, rows: Sequence[Row], work: Work) -> int:
+        """FLOPs of a batch of these rows when it is computed so, whether anybody needs them or not."""
+        asked, total = sum(len(row.predicting) for row in rows), 0
+        flows = any(bool(row.learns.any()) for row in rows)
+        for layer, count in self._layers.items():
+            back = flows or layer.opened
+            products = _products(layer.always, work.positions, back * work.positions)
+            products += _products(layer.asking, asked, back * asked)
+            products += _products((layer.queries, 0), work.positions, back * work.positions)
+            pairs = 0 if not layer.window else work.last_pairs if layer.last else work.pairs
+            total += 2 * count * (products + 2 * self.attention * pairs * (1 + 2 * back))
+        return total + 2 * self._head * asked * (1 + self._head_trains + back)
+
     def _of_layer(self, layer: _Layer, row: Row) -> int:
         reads, learns = row.reads.clip(max=layer.window), _learns(layer, row).clip(max=layer.window)
         learning = int((learns > 0).sum())
         products = _products(layer.always, len(reads), learning)
         if layer.last:
             reads, learns = reads[row.predicting], learns[row.predicting]
-            products += _products(layer.asking, len(reads), int((learns > 0).sum()))
+            learning = int((learns > 0).sum())
+            products += _products(layer.asking, len(reads), learning)
+            products += _products((layer.queries, 0), len(reads), learning)
         pairs = int(reads.sum() + reads[learns > 0].sum() + learns.sum())
         return 2 * (products + 2 * self.attention * pairs)
 
@@ -107,16 +134,15 @@ class LanguageModelFlops:
         inside = {id(module) for part in (llm.layers, llm.head) for module in part.modules()}
         leaves = (each for each in llm.model.modules() if id(each) not in inside and not [*each.children()])
         outside = _sizes(leaves)
-        found = [_Layer(outside, (0, 0), 0, opened or outside[1] > 0, last=False)]
+        found = [_Layer(outside, (0, 0), 0, 0, opened or outside[1] > 0, last=False)]
         for index, (layer, window) in enumerate(zip(llm.layers, windows(config, len(llm.layers)), strict=True)):
             opened = opened or any(parameter.requires_grad for parameter in layer.parameters())
             last = index == len(llm.layers) - 1
             always, asking = _sizes([layer]), _sizes(position_wise(layer)) if last else (0, 0)
             always = always[0] - asking[0], always[1] - asking[1]
-            if last:  # queries may come out of one matrix with the keys and values
-                queries = max(0, always[0] - always[1] - self.keys_values)
-                always, asking = (always[0] - queries, always[1]), (asking[0] + queries, asking[1])
-            found.append(_Layer(always, asking, window, opened, last))
+            # queries may come out of one matrix with the keys and values
+            queries = max(0, always[0] - always[1] - self.keys_values) if last else 0
+            found.append(_Layer((always[0] - queries, always[1]), asking, queries, window, opened, last))
         return found
 
 

@@ -1,20 +1,24 @@
 """Sources mixed in given shares, in an order that depends on nothing but the seed.
 
 Draws are counted from the start of a stage and never again from 0. Which sample draw 100,000 is follows from the seed
-and that number alone, whatever the batch size, the number of workers or processes, and where a run was resumed.
+and that number alone, whatever the batch size, the number of workers or processes, and where a run was resumed. Neither
+memory nor the time to find a draw grows with the number of samples.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmbridge.data.sample import Sample
+from mmbridge.data.shuffle import WHOLE, Shuffle
 from mmbridge.data.sources import Source
 from mmbridge.errors import DataError
 
-Order = NDArray[np.int64]
+Order = NDArray[np.int32]
+_MOST = 10**9
+"""Draws of an epoch of several sources that numpy's hypergeometric distribution takes."""
 
 
 class Mixture:
@@ -25,7 +29,7 @@ class Mixture:
     need not coincide with the epochs of the mix.
 
     Raises:
-        DataError: a source whose share of an epoch is less than one sample.
+        DataError: a source whose share of an epoch is less than one sample, or 10⁹ samples and more in several sources.
     """
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float], seed: int) -> None:
@@ -35,7 +39,9 @@ class Mixture:
         for source, share in zip(sources, self._shares, strict=True):
             if share == 0:
                 raise DataError(source.name, "expected a share of at least one sample an epoch", "raise its weight")
-        self._made: dict[Hashable, Any] = {}
+        if len(self.sources) > 1 and len(self) >= _MOST:
+            raise DataError("mix", f"expected fewer than {_MOST:,} samples, found {len(self):,}", "set limits")
+        self._made: list[dict[int, Any]] = [{} for _ in (0, *self.sources)]
 
     def __len__(self) -> int:
         """Draws in an epoch."""
@@ -49,30 +55,52 @@ class Mixture:
     def locate(self, draw: int) -> tuple[int, int]:
         """Which source a draw is from, and which of its samples it is."""
         epoch, place = divmod(draw, len(self))
-        plan, turns = self._kept(("epoch", epoch), lambda: self._plan(epoch))
-        source = int(plan[place])
-        again, position = divmod(epoch * self._shares[source] + int(turns[place]), self._sizes[source])
-        order = self._kept((source, again), lambda: self._random(1 + source, again).permutation(self._sizes[source]))
-        return source, int(order[position])
+        source, turn = self._turn(epoch, place)
+        size, stream = self._sizes[source], 1 + source
+        again, position = divmod(epoch * self._shares[source] + turn, size)
+        order = self._kept(stream, again, lambda: Shuffle(size, [self.seed, stream, again]))
+        return source, order[position]
 
-    def _plan(self, epoch: int) -> tuple[Order, Order]:
-        """For each place of an epoch its source, and how many earlier places of the epoch are that source's."""
-        plan = self._random(0, epoch).permutation(np.repeat(np.arange(len(self._shares)), self._shares))
+    def _turn(self, epoch: int, place: int) -> tuple[int, int]:
+        """The source of a place of an epoch, and how many earlier places of the epoch are that source's."""
+        if len(self.sources) == 1:
+            return 0, place
+        part, within = divmod(place, WHOLE)
+        parts = -(-len(self) // WHOLE)
+        plan, turns = self._kept(0, epoch * parts + part, lambda: self._plan(epoch, part, parts))
+        return int(plan[within]), int(turns[within])
+
+    def _plan(self, epoch: int, part: int, parts: int) -> tuple[Order, Order]:
+        """Sources and turns of the ``WHOLE`` places of one part of an epoch.
+
+        How many draws of each source fall into it is found by halving the epoch, as often as it takes, and drawing how
+        many fall into the first half: as they would if all places were shuffled at once.
+        """
+        first, last, earlier, held = 0, parts, np.zeros_like(self._shares), np.array(self._shares)
+        while last - first > 1:
+            middle = (first + last) // 2
+            before = self._random(0, epoch, middle, 1).multivariate_hypergeometric(held, (middle - first) * WHOLE)
+            if part < middle:
+                last, held = middle, before
+            else:
+                first, earlier, held = middle, earlier + before, held - before
+        plan = self._random(0, epoch, part).permutation(np.repeat(np.arange(len(held), dtype=np.int32), held))
         turns = np.empty_like(plan)
-        for source, share in enumerate(self._shares):
-            turns[plan == source] = np.arange(share)
+        for source, many in enumerate(held):
+            turns[plan == source] = earlier[source] + np.arange(many)
         return plan, turns
 
-    def _random(self, stream: int, round_: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, stream, round_])
+    def _random(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *key])
 
-    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Random orders are made when first needed; the newest are kept, two of each, as batches straddle epochs."""
-        if key not in self._made:
-            if len(self._made) >= 2 * len(self.sources) + 2:
-                del self._made[next(iter(self._made))]
-            self._made[key] = make()
-        return self._made[key]
+    def _kept(self, stream: int, number: int, make: Callable[[], Any]) -> Any:
+        """Orders are made when first needed; of each stream the newest two are kept, as batches straddle epochs."""
+        made = self._made[stream]
+        if number not in made:
+            if len(made) == 2:
+                del made[next(iter(made))]
+            made[number] = make()
+        return made[number]
 
 
 def _apportioned(total: int, weights: Sequence[float]) -> list[int]:

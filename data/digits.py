@@ -39,7 +39,7 @@ class DigitRecords:
         self._index = _chosen(labels, split)
         self._images, self._labels, self._split = images[self._index], labels[self._index], split
         held = (1, len(_questions(0, 0)), 0, 0)
-        self.counts = np.tile(np.array(held, np.int64), (len(self), 1)).reshape(-1, len(PARTS))
+        self.counts = np.tile(np.array(held, np.int32), (len(self), 1)).reshape(-1, len(PARTS))
 
     def __len__(self) -> int:
         return len(self._labels)

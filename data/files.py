@@ -1,5 +1,6 @@
 """Records of a JSON file: a ``metadata.jsonl`` beside its media, LLaVA's JSON, chat JSON lines."""
 
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,10 +32,10 @@ class FileRecords:
     """
 
     def __init__(self, path: Path, root: Path, read: Read, *, late: bool = False) -> None:
-        held: list[tuple[int, ...]] = []
-        self._rows = JsonRows(path, lambda parse, where: held.append(held_by(lambda: read(parse(), root, where), late)))
+        held = array("i")
+        self._rows = JsonRows(path, lambda parse, where: held.extend(held_by(lambda: read(parse(), root, where), late)))
         self._root, self._read = root, read
-        self.counts = np.array(held, np.int64).reshape(-1, len(PARTS))
+        self.counts = np.asarray(held).reshape(-1, len(PARTS))
 
     def __len__(self) -> int:
         return len(self._rows)

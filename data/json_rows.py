@@ -1,14 +1,16 @@
 """Random access to the rows of a JSON file, be it one array or an object a line.
 
-Only where each row stands is kept in memory, so that workers share nothing large.
+Only where each row stands is kept in memory, so that workers share nothing large; of the file never more than a window.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from codecs import BOM_UTF8, getincrementaldecoder
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,6 +23,8 @@ Place = tuple[int, int, int]
 """Where a row stands: first byte, first byte behind it, line."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
+_WINDOW = 2**20
+"""Bytes of an array that are read at a time; more, where a row is larger."""
 
 
 class JsonRows:
@@ -36,16 +40,14 @@ class JsonRows:
 
     def __init__(self, path: Path, check: Callable[[Parse, str], object]) -> None:
         self.path = path
-        data = _bytes(path)
-        body = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-        rows = _array(path, data, body) if data[body : body + 1000].lstrip()[:1] == b"[" else _lines(path, data, body)
-        places = []
-        for parse, place in rows:
-            check(parse, f"{path}:{place[2]}")
-            places.append(place)
+        places = array("q")
+        with _opened(path) as file:
+            for parse, place in _rows(path, file):
+                check(parse, f"{path}:{place[2]}")
+                places.extend(place)
         if not places:
             raise DataError(path, "expected rows, found none")
-        self._places = np.array(places, np.int64)
+        self._places = np.asarray(places).reshape(-1, 3)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -63,19 +65,20 @@ class JsonRows:
         return f"{self.path}:{self._places[index][2]}"
 
 
-def _bytes(path: Path) -> bytes:
+def _opened(path: Path) -> BinaryIO:
     try:
-        data = path.read_bytes()
+        return path.open("rb")
     except FileNotFoundError:
         raise DataError(path, "expected a data file, found no such file") from None
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})") from None
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}", "expected UTF-8 text, found other bytes") from None
-    return data
+
+
+def _rows(path: Path, file: BinaryIO) -> Iterable[tuple[Parse, Place]]:
+    head = file.read(1000)
+    body = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
+    file.seek(body)
+    return _Array(path, file) if head[body:].lstrip()[:1] == b"[" else _lines(path, file)
 
 
 def _row(text: bytes, where: str) -> Row:
@@ -91,57 +94,104 @@ def _object(value: object, where: str) -> Row:
     return value
 
 
-def _lines(path: Path, data: bytes, start: int) -> Iterator[tuple[Parse, Place]]:
+def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[Parse, Place]]:
     """The rows of a file of lines; empty lines are passed over."""
-    line = 0
-    while start < len(data):
-        line += 1
-        stop = data.find(b"\n", start)
-        stop = len(data) if stop < 0 else stop
-        if text := data[start:stop].strip():
-            yield partial(_row, text, f"{path}:{line}"), (start, stop, line)
-        start = stop + 1
+    start = file.tell()
+    for number, line in enumerate(file, start=1):
+        where, stop = f"{path}:{number}", start + len(line)
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            raise _not_utf8(where) from None
+        if text := line.strip():
+            yield partial(_row, text, where), (start, stop, number)
+        start = stop
 
 
-def _array(path: Path, data: bytes, start: int) -> Iterator[tuple[Parse, Place]]:
-    """The rows of one array.
+class _Array:
+    """The rows of one array, seen through a window that moves over the file.
 
     The decoder counts characters. Read as Latin-1 every byte is one, so that they count bytes of the file; values are
     then read again, as UTF-8, unless that is the same.
     """
-    text, decode, same = data.decode("latin-1"), json.JSONDecoder().raw_decode, data.isascii()
-    line, counted = 1, 0
 
-    def line_at(position: int) -> int:
-        nonlocal line, counted
-        line, counted = line + data.count(b"\n", counted, position), position
-        return line
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
+        self._start, self._text = file.tell(), ""  # the window's first byte, and what it shows
+        self._at = 0  # how much of the window has been passed
+        self._line, self._counted = 1, 0  # the line in which the window's character ``counted`` stands
+        self._utf8 = getincrementaldecoder("utf-8")()
+        self._decode = json.JSONDecoder().raw_decode
 
-    def after_space(position: int) -> int:
-        match = _SPACE.match(text, position)
-        assert match is not None
-        return match.end()
+    def __iter__(self) -> Iterator[tuple[Parse, Place]]:
+        self._next()
+        self._at += 1
+        more = self._next() != "]"
+        while more:
+            yield self._value()
+            more = self._next() == ","
+            if more:
+                self._at += 1
+                self._next()
+        while len(self._text) - self._at < 40 and self._more():
+            pass
+        if (found := self._text[self._at : self._at + 40].strip()) != "]":
+            problem = f"found {found!r}" if found else "found the end of the file"
+            raise DataError(self._where(self._at), f"expected the array to end, {problem}")
 
-    position = after_space(after_space(start) + 1)
-    more = text[position : position + 1] != "]"
-    while more:
+    def _value(self) -> tuple[Parse, Place]:
+        """The value at this place, passed."""
+        while True:
+            try:
+                row, stop = self._decode(self._text, self._at)
+            except (ValueError, RecursionError) as error:
+                if not self._more():
+                    fault = error.pos if isinstance(error, json.JSONDecodeError) else self._at
+                    raise _not_json(self._where(fault), error) from None
+            else:
+                if stop < len(self._text) or not self._more():
+                    break
+        where, text = self._where(self._at), self._text[self._at : stop]
+        place = (self._start + self._at, self._start + stop, self._line)
+        self._at = stop
+        return partial(_object, row, where) if text.isascii() else partial(_row, text.encode("latin-1"), where), place
+
+    def _next(self) -> str:
+        """The next character that is no space; nothing at the end of the file."""
+        while True:
+            match = _SPACE.match(self._text, self._at)
+            assert match is not None
+            self._at = match.end()
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def _more(self) -> bool:
+        """Moves the window on to where it has been passed, and shows more of the file; false at its end."""
+        rest = self._text[self._at :]
+        piece = self._file.read(max(_WINDOW, len(rest)))
+        self._count(self._at)
         try:
-            row, stop = decode(text, position)
-        except (ValueError, RecursionError) as error:
-            fault = error.pos if isinstance(error, json.JSONDecodeError) else position
-            raise _not_json(f"{path}:{line_at(fault)}", error) from None
-        place = (position, stop, line_at(position))
-        where = f"{path}:{place[2]}"
-        yield partial(_object, row, where) if same else partial(_row, data[position:stop], where), place
-        position = after_space(stop)
-        more = text[position : position + 1] == ","
-        if more:
-            position = after_space(position + 1)
-    if (found := text[position : position + 40].strip()) != "]":
-        problem = f"found {found!r}" if found else "found the end of the file"
-        raise DataError(f"{path}:{line_at(position)}", f"expected the array to end, {problem}")
+            self._utf8.decode(piece, final=not piece)
+        except UnicodeDecodeError as error:
+            line = self._line + rest.count("\n") + error.object.count(b"\n", 0, error.start)
+            raise _not_utf8(f"{self._path}:{line}") from None
+        if piece:
+            self._start, self._text = self._start + self._at, rest + piece.decode("latin-1")
+            self._at = self._counted = 0
+        return bool(piece)
+
+    def _where(self, at: int) -> str:
+        self._count(at)
+        return f"{self._path}:{self._line}"
+
+    def _count(self, at: int) -> None:
+        self._line, self._counted = self._line + self._text.count("\n", self._counted, at), at
 
 
 def _not_json(where: str, error: Exception) -> DataError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
     return DataError(where, f"expected JSON, found an error in it ({reason})")
+
+
+def _not_utf8(where: str) -> DataError:
+    return DataError(where, "expected UTF-8 text, found other bytes")

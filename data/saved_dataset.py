@@ -4,6 +4,7 @@ Rows are taken from the Arrow tables as they are stored: ``datasets`` decodes no
 all others are, within their limits.
 """
 
+from array import array
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,14 +44,14 @@ class SavedRecords:
         self._folder, self._root = folder, root or folder
         self._rows: Any = _opened(folder).with_format("arrow")
         words = [name for name in self._rows.column_names if name not in _MEDIA]
-        held: list[tuple[int, ...]] = []
+        held = array("i")
         for start in range(0, len(self), _AT_ONCE):
             table = self._rows[start : start + _AT_ONCE]
             rows, counts = table.select(words).to_pylist(), _counted(table)
             for index, row in enumerate(rows or [{} for _ in counts], start):
                 media = [Medium("image", b"", self.where(index))] * counts[index - start]
-                held.append(held_by(partial(self._record, row, index, media), late))
-        self.counts = np.array(held, np.int64).reshape(-1, len(PARTS))
+                held.extend(held_by(partial(self._record, row, index, media), late))
+        self.counts = np.asarray(held).reshape(-1, len(PARTS))
 
     def __len__(self) -> int:
         return len(self._rows)

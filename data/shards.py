@@ -5,20 +5,19 @@ ever read: pickles and code that a shard may hold are not looked at (webdataset 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
 
-import numpy as np
-
 from mmbridge.data.files import held_by
 from mmbridge.data.media import LIMITS
 from mmbridge.data.messages import shown
-from mmbridge.data.record import PARTS, Record
+from mmbridge.data.record import Record
 from mmbridge.data.rows import Row, read_record
 from mmbridge.data.sample import Medium
 from mmbridge.data.shard_index import Entry, Extent, entries
+from mmbridge.data.shard_table import kept, tabled
 from mmbridge.errors import DataError
 
 
@@ -27,7 +26,7 @@ class ShardRecords:
 
     ``KEY.jpg`` is the one image of a sample. ``KEY.0.jpg``, ``KEY.1.png`` … are those of a conversation: each
     ``{"type": "image"}`` of its ``messages`` takes the next. ``counts`` says what each record holds, as
-    ``Record.counts`` does; to know it, every JSON is read once.
+    ``Record.counts`` does; to know it, every JSON is read once, and again when a shard has changed.
 
     Args:
         largest: members of more bytes are refused unread.
@@ -44,42 +43,27 @@ class ShardRecords:
     def __init__(
         self, shards: Sequence[Path], root: Path | None = None, *, late: bool = False, largest: int = LIMITS.bytes
     ) -> None:
-        self._shards, self._root = tuple(shards), root
-        self._keys: list[str] = []
-        self._faults: dict[int, DataError] = {}
-        numbers: list[int] = []
-        extents: list[Extent] = []
-        ends: list[int] = [0]
-        held: list[tuple[int, ...]] = []
-        for number, shard in enumerate(shards):
-            with _opened(shard) as file:
-                for entry in list(entries(shard, file, largest)):
-                    if entry.fault is not None:
-                        self._faults[len(self._keys)] = entry.fault
-                    held.append(held_by(partial(self._record, shard, file, entry, pixels=False), late))
-                    self._keys.append(entry.key)
-                    numbers.append(number)
-                    extents += entry.extents
-                    ends.append(len(extents))
-        self._numbers, self._ends = np.array(numbers, np.int32), np.array(ends, np.int64)
-        self._extents = np.array(extents, np.int64)
-        self.counts = np.array(held, np.int64).reshape(-1, len(PARTS))
+        self._shards, self._root, self._late, self._largest = tuple(shards), root, late, largest
+        self._table = kept(self._shards, (root, late, largest), lambda: tabled(map(self._entries, self._shards)))
+        self.counts = self._table.counts
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._table)
 
     def __getitem__(self, index: int, /) -> Record:
-        extents = self._extents[self._ends[index] : self._ends[index + 1]]
-        entry = Entry(
-            self._keys[index], [(int(offset), int(size)) for offset, size in extents], self._faults.get(index)
-        )
-        shard = self._shards[self._numbers[index]]
+        entry, shard = self._table.entry(index), self._shards[self._table.shard(index)]
         with _opened(shard) as file:
             return self._record(shard, file, entry, pixels=True)
 
     def where(self, index: int) -> str:
         """Shard and key."""
-        return f"{self._shards[self._numbers[index]]}:{self._keys[index]}"
+        return f"{self._shards[self._table.shard(index)]}:{self._table.entry(index).key}"
+
+    def _entries(self, shard: Path) -> Iterator[tuple[Entry, tuple[int, ...]]]:
+        """The entries of a shard, and what each holds."""
+        with _opened(shard) as file:
+            for entry in list(entries(shard, file, self._largest)):
+                yield entry, held_by(partial(self._record, shard, file, entry, pixels=False), self._late)
 
     def _record(self, shard: Path, file: BufferedReader, entry: Entry, *, pixels: bool) -> Record:
         if entry.fault is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from mmbridge.data.record import CAPTION_PROMPTS, PARTS, Part, Record, Task, cap
 from mmbridge.data.sample import Sample
 from mmbridge.errors import DataError
 
-Counts = NDArray[np.int64]
+Counts = NDArray[np.int32]
 """(records, 4): captions, questions, ``pope`` questions and conversations of each record, in the order of ``PARTS``."""
 
 
@@ -49,7 +50,8 @@ class DataSet(Records, Protocol):
 
 def count(records: Records) -> Counts:
     """Reads every record once to count what it holds."""
-    return np.array([records[i].counts() for i in range(len(records))], np.int64).reshape(-1, len(PARTS))
+    held = chain.from_iterable(records[index].counts() for index in range(len(records)))
+    return np.fromiter(held, np.int32).reshape(-1, len(PARTS))
 
 
 class RecordSource:

@@ -2,11 +2,13 @@
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mmbridge.data import json_rows
 from mmbridge.data.json_rows import JsonRows
 from mmbridge.errors import DataError
 
@@ -83,3 +85,33 @@ def test_every_row_is_checked_once_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"n": 0}\n\n{"n": 1}\n')
     JsonRows(tmp_path / "a.jsonl", lambda parse, where: seen.append((parse()["n"], where.rpartition(":")[2])))
     assert seen == [(0, "1"), (1, "3")]
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("window", [1, 2, 7, 40])
+def test_rows_that_lie_across_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int, ascii_only: bool
+) -> None:
+    monkeypatch.setattr(json_rows, "_WINDOW", window)
+    text = json.dumps([*ROWS, *ROWS], indent=1, ensure_ascii=ascii_only)
+    rows = opened(tmp_path / "a.json", "\ufeff" + text + "\n" * 50)
+    assert [rows[index][0] for index in range(6)] == [*ROWS, *ROWS]
+    lines = [number for number, line in enumerate(text.split("\n"), start=1) if line.startswith(" {")]
+    assert [int(rows.where(index).rpartition(":")[2]) for index in range(6)] == lines
+    test_what_is_wrong_names_file_and_line(tmp_path, '[{"n": 0},\n {"n" 1}]', ":2: expected JSON, found an error in it")
+    test_what_is_wrong_names_file_and_line(tmp_path, '[{"n": 0},\n\n12', ":3: expected an object, found int")
+    test_what_is_wrong_names_file_and_line(tmp_path, b'[{"n": 0},\n{"n": "\xc3"}]', ":2: expected UTF-8 text")
+    test_what_is_wrong_names_file_and_line(tmp_path, b'[{"n": 0},\n{"n": 1}]\n\n\xc3', ":4: expected UTF-8 text")
+
+
+@pytest.mark.parametrize(
+    "text", [(b"[" + b'{"n": "%s"},\n' % (b"x" * 80) * 40_000)[:-2] + b"]", b'{"n": 0}\n' * 99_999]
+)
+def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    monkeypatch.setattr(json_rows, "_WINDOW", 2**14)
+    (tmp_path / "a.json").write_bytes(text)
+    tracemalloc.start()
+    rows = JsonRows(tmp_path / "a.json", lambda parse, where: None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 * len(rows) + 200_000

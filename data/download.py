@@ -7,7 +7,8 @@ Only http and https are spoken, redirects included: no other scheme that Python 
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,8 @@ from urllib.request import (
     Request,
 )
 
+from filelock import FileLock, Timeout
+
 from mmbridge.cache import cache_folder
 from mmbridge.data.progress import Waiting
 from mmbridge.errors import DataError
@@ -36,6 +39,8 @@ PAUSES = (1.0, 3.0, 9.0)
 """Seconds to wait before each new attempt."""
 _TIMEOUT = 60.0
 _PIECE = 2**20
+_LOOK = 1.0
+"""Seconds after which whoever waits for another process is shown that."""
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that may be others the next time."""
 
@@ -44,7 +49,7 @@ def fetched(urls: Sequence[str], largest: int = LARGEST) -> list[Path]:
     """The shards of these URLs as local files, in order.
 
     They are kept in ``mmbridge/shards`` under ``XDG_CACHE_HOME`` (``~/.cache``); one that is there is not asked for
-    again.
+    again. Of processes that want the same shard at the same time one downloads it and the others wait for it.
 
     Args:
         urls: http or https, of ``.tar`` files.
@@ -60,7 +65,9 @@ def fetched(urls: Sequence[str], largest: int = LARGEST) -> list[Path]:
         if not path.exists():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _download(url, path, largest)
+                with _alone(path):
+                    if not path.exists():
+                        _download(url, path, largest)
             except OSError as error:
                 raise DataError(path.parent, f"cannot be written ({error.strerror or error})") from None
     return paths
@@ -79,6 +86,28 @@ def _place(url: str, folder: Path) -> Path:
     if not name.endswith(".tar"):
         raise DataError(url, f"expected the URL of a .tar shard, found {name or 'no file'}", "download other formats")
     return folder / sha256(url.encode()).hexdigest()[:16] / name.replace(os.sep, "_").replace("\0", "_")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits until no other process is downloading this file; what one that was killed left of it is removed.
+
+    The system lets go of a process's lock when it ends, however it ends.
+    """
+    lock = FileLock(f"{path}.lock")
+    with Waiting(f"waiting for another process to download {path.name}", None) as waiting:
+        while not lock.is_locked:
+            with suppress(Timeout):
+                lock.acquire(timeout=_LOOK)
+            waiting.advance(0)
+    try:
+        for left in path.parent.glob("*.part"):
+            left.unlink()
+        yield
+    finally:
+        with suppress(OSError):  # some systems do not remove what is open
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def _download(url: str, path: Path, largest: int) -> None:

@@ -1,8 +1,11 @@
 """Shards from a web server on this machine: whole or not at all, once, and over http alone."""
 
+import multiprocessing
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ class Server:
     def __init__(self, shards: Path) -> None:
         self.faults: dict[str, list[str]] = {}
         self.asked: list[str] = []
+        self.stuck = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,13 +47,19 @@ class Server:
                     self.end_headers()
                     return
                 data = file.read_bytes()
+                if fault == "slow":
+                    time.sleep(0.5)
                 self.send_response(200)
                 chunked = fault.endswith("chunked")
                 name, value = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(data)))
                 self.send_header(name, value)
                 self.end_headers()
-                body = data[: len(data) // 2] if fault.startswith("cut") else data
+                body = data[: len(data) // 2] if fault.startswith(("cut", "stuck")) else data
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(body), body) if chunked else body)
+                if fault == "stuck":
+                    self.wfile.flush()
+                    outer.stuck.set()
+                    time.sleep(60)
                 if fault == "chunked":
                     self.wfile.write(b"0\r\n\r\n")
                 self.close_connection = True
@@ -165,3 +175,34 @@ def test_a_cache_that_cannot_be_written(server: Server, tmp_path: Path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(DataError, match="cannot be written"):
         fetched([f"{server.url}/000000.tar"])
+
+
+@pytest.fixture
+def processes() -> Iterator[Pool]:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        yield pool
+
+
+def test_processes_that_want_the_same_shards_download_each_once(
+    server: Server, cache: Path, tmp_path: Path, processes: Pool
+) -> None:
+    urls = [f"{server.url}/00000{n}.tar" for n in range(2)]
+    server.faults = {f"/00000{n}.tar": ["slow", "slow"] for n in range(2)}
+    for paths in processes.map(fetched, [urls, urls], chunksize=1):
+        served = [(tmp_path / "served" / f"00000{n}.tar").read_bytes() for n in range(2)]
+        assert [path.read_bytes() for path in paths] == served
+    assert sorted(server.asked) == ["/000000.tar", "/000001.tar"]
+    assert files(cache) == ["000000.tar", "000001.tar"]
+
+
+def test_a_process_killed_while_downloading_holds_nobody_up(server: Server, cache: Path) -> None:
+    url = f"{server.url}/000000.tar"
+    server.faults["/000000.tar"] = ["stuck"]
+    process = multiprocessing.get_context("spawn").Process(target=fetched, args=([url],))
+    process.start()
+    assert server.stuck.wait(60)
+    assert len(files(cache)) == 2, "a part and a lock"
+    process.kill()
+    process.join()
+    assert len(open_source(url, task="caption")) == 3
+    assert files(cache) == ["000000.tar"]

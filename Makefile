@@ -2,6 +2,7 @@
 # make check   lint, types, fast tests
 # make test    every test
 # make prove   the figures too slow for a test: benchmarks/results/*.json; goes on where it was stopped
+# make growth  loader against training, costs against size with a plot: benchmarks/results/loader.json, growth.json, .svg
 #
 # Each sets up .venv on a fresh machine and reuses it after. PYTHON=/path/to/python3.11 chooses the interpreter.
 
@@ -16,11 +17,11 @@ JOBS ?= $(shell [ $(CORES) -gt 8 ] && echo 8 || echo $(CORES))
 # one thread a worker: on few cores, torch's own threads would only stand in each other's way
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help demo check test prove setup
+.PHONY: help demo check test prove growth setup
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+	@sed -n '1,7s/^# \{0,1\}//p' Makefile
 
 demo: $(READY)
 	@rm -rf runs/demo
@@ -39,6 +40,10 @@ prove: $(READY)
 	$(BIN)/python benchmarks/killed.py
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/first_bridge.py
+
+growth: $(READY)
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/growth.py
 
 setup: $(READY)
 

@@ -20,9 +20,9 @@ import torch
 from paired import AGAIN, lines, paired
 from photographs import write_photographs
 from PIL import Image
-from random_llava import SHAPES, WORDS, Shape, write
+from random_llava import SHAPES, Shape, write
 from record import Record
-from training_step import ours
+from training_step import SETTINGS, ours
 from transformers import AutoImageProcessor
 
 from mmbridge.data.collate import Collate
@@ -32,7 +32,7 @@ from mmbridge.data.mixture import Mixture
 from mmbridge.data.pack import pack
 from mmbridge.data.sources import RecordSource
 from mmbridge.encoders.config import TransformersConfig
-from mmbridge.flops import NeededFlops
+from mmbridge.flops import StepFlops
 from mmbridge.llm.config import LLMConfig
 
 BATCH = 16
@@ -162,21 +162,12 @@ def read(source: RecordSource) -> Callable[[], int]:
 
 def training(folder: Path, shape: Shape) -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
     """A step with the encoder, and one whose features are ready; the FLOPs that each needs."""
-    draw = torch.Generator().manual_seed(0)
-    length = shape.before + 1 + shape.after + shape.answer
-    ids = torch.randint(len(WORDS), shape.vocabulary, (shape.samples, length), generator=draw)
-    images = torch.randn(shape.samples, 3, shape.image, shape.image, generator=draw)
-    bridge, batch, step = ours(folder, shape, ids, images)
-    encoder: Any = bridge.encoders["vision"]
-    live, features = encoder.encode, encoder.encode(batch.views["vision"])
-
-    def cached() -> None:
-        encoder.encode = lambda views: features
-        step()
-        encoder.encode = live
-
-    needed = NeededFlops(bridge)
-    return {LIVE: step, READY: cached}, {LIVE: needed(batch), READY: needed(batch) - needed.encoders(batch)}
+    steps, needed = dict[str, Callable[[], object]](), dict[str, int]()
+    for kind, name in ((LIVE, "live"), (READY, "cached")):
+        setting = SETTINGS[name]
+        bridge, batches, steps[kind] = ours(folder, shape, setting.texts(shape), setting)
+        needed[kind] = sum(map(StepFlops(bridge).needed, batches))
+    return steps, needed
 
 
 def measured(shape: Shape, images: int, rounds: int) -> dict[str, Any]:

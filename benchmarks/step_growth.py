@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 from cost import cost
-from random_llava import WORDS, Shape, write
+from random_llava import Shape, write
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-from training_step import ours
+from training_step import SETTINGS, ours
 
 from mmbridge.ranks import ALONE, Ranks, together
 
@@ -37,11 +37,8 @@ def _launched(shape: Shape, folder: Path) -> dict[str, float]:
 
 def _stepped(shape: Shape, folder: Path, ranks: Ranks) -> dict[str, float]:
     torch.set_num_threads(1)
-    draw = torch.Generator().manual_seed(ranks.rank)
-    length = shape.before + 1 + shape.after + shape.answer
-    ids = torch.randint(len(WORDS), shape.vocabulary, (shape.samples, length), generator=draw)
-    images = torch.randn(shape.samples, 3, shape.image, shape.image, generator=draw)
-    bridge, _, step = ours(folder, shape, ids, images)
+    setting = replace(SETTINGS["live"], micro=shape.samples)
+    bridge, _, step = ours(folder, shape, setting.texts(shape), setting)
     trained = list(bridge.connectors.parameters())
 
     def whole() -> None:

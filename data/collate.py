@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmbridge.data.batch import BadSample, Batch
-from mmbridge.data.feature_cache import FeatureCache
 from mmbridge.data.media import LIMITS, Limits, image_size, open_picture
 from mmbridge.data.sample import Medium, MediumKind, Sample
 from mmbridge.encoders.base import Picture, Prepared, Tiling, Views
 from mmbridge.errors import DataError, MediaError, UserError
 
 if TYPE_CHECKING:
+    from mmbridge.data.feature_cache import FeatureCache
     from mmbridge.llm.prompt import Prompt
 
 Prepare = Mapping[str, tuple[MediumKind, Callable[[Picture], Views]]]
@@ -46,7 +46,7 @@ class Collate:
     max_length: int | None = None
     tiling: Tile | None = None
     limits: Limits = field(default=LIMITS)
-    features: FeatureCache | None = None
+    features: "FeatureCache | None" = None
 
     def __call__(self, samples: Sequence[Sample | BadSample]) -> Batch:
         views: dict[str, list[Prepared]] = {name: [] for name in self.prepare}

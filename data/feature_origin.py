@@ -22,7 +22,7 @@ def origin_of(config: EncoderConfig) -> Origin:
     Raises:
         RecipeError: the encoder cannot be found.
     """
-    packages = {"pillow", "torchvision", _PACKAGES[config.kind]}
+    packages = {"pillow", "simplejpeg", "torchvision", _PACKAGES[config.kind]}
     if config.aspect == "tiles":
         packages.add("transformers")  # chooses the tiling
     return {

@@ -22,7 +22,7 @@ from mmbridge.encoders.stored import apart
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import FeatureError, UserError
 
-SHARD_BYTES = 2**30
+SHARD_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)

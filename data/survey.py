@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +94,9 @@ def _distinct_samples(readings: Sequence[Reading]) -> tuple[Places, Places]:
     """(samples, 3) reading, source and index of each sample that is drawn, in that order; and how often each is."""
     found, times = [], []
     for number, reading in enumerate(readings):
-        drawn = [reading.mixture.locate(draw) for draw in range(reading.draws)]
-        distinct, counts = np.unique(np.array(drawn, np.int64).reshape(-1, 2), axis=0, return_counts=True)
+        located = chain.from_iterable(map(reading.mixture.locate, range(reading.draws)))
+        drawn = np.fromiter(located, np.int64, 2 * reading.draws).reshape(-1, 2)
+        distinct, counts = np.unique(drawn, axis=0, return_counts=True)
         found.append(np.insert(distinct, 0, number, axis=1))
         times.append(counts)
     return np.concatenate(found), np.concatenate(times)

@@ -69,7 +69,8 @@ class Bridge(Conversing, ModelHubMixin):
 
     ``encoders`` and ``connectors`` by their names in the recipe, ``llm``; ``unfrozen`` names the parameters of frozen
     parts that need not be as their sources have them (LoRA's, and those a stage trained); ``stage`` is the last stage
-    that trained it and ``metrics`` what was measured then. Connectors start the same for the same recipe.
+    that trained it and ``metrics`` what was measured then; ``features`` are those encoded before, while it trains.
+    Connectors start the same for the same recipe.
 
     Args:
         recipe: what to build; ``self.recipe`` is the same with its frozen parts pinned and without ``features``, which
@@ -83,8 +84,8 @@ class Bridge(Conversing, ModelHubMixin):
 
     def __init__(self, recipe: Recipe, template: TemplateName | None = None) -> None:
         super().__init__()
-        self.recipe, self.template = resolved(recipe).model_copy(update={"features": None}), template
-        self._features = None if recipe.features is None else recipe.features.build(recipe.read_encoders)
+        self.recipe, self.template = resolved(recipe).without_features(), template
+        self.features = None if recipe.features is None else recipe.features.build(recipe.read_encoders)
         self.stage: str | None = None
         self.metrics: dict[str, Any] = {}
         with torch.random.fork_rng(devices=[]):
@@ -130,7 +131,7 @@ class Bridge(Conversing, ModelHubMixin):
         """What makes a batch of samples: prompts with labels, or up to where the assistant speaks next."""
         prompt = self.prompter.training if training else AskedPrompt(self.prompter)
         tiled = next((prepare.tiling for _, prepare in self.prepare.values() if prepare.aspect == "tiles"), None)
-        return Collate(prompt, self.prepare, self.lengths, self.llm.max_length, tiled, features=self._features)
+        return Collate(prompt, self.prepare, self.lengths, self.llm.max_length, tiled, features=self.features)
 
     def perceptual_tokens(self, batch: Batch) -> list[list[int]]:
         """How many perceptual tokens each placeholder of each sample becomes; nothing runs."""

@@ -7,6 +7,7 @@ from mmbridge.data.loader import Draws
 from mmbridge.data.mixture import Mixture
 from mmbridge.flops import StepFlops
 from mmbridge.frozen import freeze
+from mmbridge.llm.packing import Packing
 from mmbridge.recipe import Recipe
 from mmbridge.stage import StageConfig
 from mmbridge.trainable import matched
@@ -38,11 +39,13 @@ def gain(recipe: Recipe, stage: StageConfig, mixture: Mixture) -> Gain:
     Raises:
         RecipeError: the bridge cannot be built, or the stage trains what is not there.
     """
-    bridge = freeze(Bridge(recipe.model_copy(update={"features": None}), stage.template))
+    bridge = freeze(Bridge(recipe.without_features(), stage.template))
     parameters = dict(bridge.named_parameters())
     for index, pattern in enumerate(stage.train):
         for name in matched(parameters, pattern, f"stages.{stage.name}.train.{index}"):
             parameters[name].requires_grad_(True)
+    if stage.packing:
+        bridge.llm.packing = Packing(bridge.llm)
     flops, collate = StepFlops(bridge), bridge.collate()
     encoders = rest = 0
     draws = Draws(mixture)

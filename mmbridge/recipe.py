@@ -93,6 +93,10 @@ class Recipe(Config):
         read = {encoder for connector in self.connectors.values() for encoder in connector.encoders}
         return {name: config for name, config in self.encoders.items() if name in read}
 
+    def without_features(self) -> "Recipe":
+        """The same, encoding whatever it meets."""
+        return self.model_copy(update={"features": None})
+
     def seed_of(self, stage: StageConfig) -> int:
         """Of a stage's data and dropout: stages differ, whatever else is trained in the same run."""
         return (self.seed + self.stages.index(stage)) % 2**32

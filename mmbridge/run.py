@@ -141,7 +141,7 @@ class Run:
 
     def finish(self, bridge: Bridge, stage: StageConfig, metrics: dict[str, Any]) -> Bridge:
         """Saves what a stage has made, as its own folder and as the run's bridge; freezes the bridge again."""
-        bridge.stage, bridge.metrics = stage.name, metrics
+        bridge.stage, bridge.metrics, bridge.features = stage.name, metrics, None
         partial, finished = self._partial(stage), self.stage_folder(stage.name)
         if self.ranks.main:
             shutil.rmtree(self._checkpoints(stage), ignore_errors=True)

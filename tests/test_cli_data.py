@@ -1,4 +1,4 @@
-"""``mmbridge data check`` and ``pack`` as a user meets them: what is printed, and how they end."""
+"""``mmbridge data check``, ``pack`` and ``cache`` as a user meets them: what is printed, and how they end."""
 
 import json
 import subprocess
@@ -10,8 +10,10 @@ import pytest
 import webdataset
 
 from mmbridge.cli.app import run
+from mmbridge.cli.cache import _show_gains
+from mmbridge.feature_gain import Gain
 from tests.data.pictures import encoded, noise, write_lines
-from tests.tiny_bridge import tiny_recipe
+from tests.tiny_bridge import tiny_data, tiny_recipe, tiny_stage
 
 
 @pytest.fixture
@@ -125,3 +127,86 @@ def test_checking_without_a_recipe_loads_no_model(folder: Path) -> None:
     command = [sys.executable, "-c", code, "data", "check", str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe of two stages, the second on half of the first one's files and on files of its own."""
+    first = {"kind": "files", "path": "DATA", "task": "caption", "limit": 8, "weight": 8}
+    own = [first, first | {"path": str(tmp_path / "own"), "weight": 3}]
+    second = tiny_stage("instruct", script="instruct", data={"mix": own}, epochs=1, steps=None)
+    tiny_data(tmp_path / "own", 3)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_recipe(tmp_path / "parts", tiny_stage(steps=8), second).dump(), encoding="utf-8")
+    for number in range(3):
+        (tmp_path / f"own/{number:03d}.png").write_bytes(encoded(noise(number, 40)))
+    return path
+
+
+def test_features_are_cached_added_to_and_trained_from(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "f"
+    command = ["data", "cache", str(recipe), "--out", str(folder)]
+    capsys.readouterr()  # making the parts may say something
+    assert run([*command, "--stage", "align"]) == 0
+    out = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["align", "32", "8", "4.0"] in out
+    assert ["image", "8", "8", "1"] in [line[:4] for line in out]
+    assert out[-1] == ["train", "with", f"features.path={folder}"]
+    assert run([*command, "--json", "--workers", "0"]) == 0
+    (report,) = map(json.loads, capsys.readouterr().out.splitlines())
+    sizes = sum(path.stat().st_size for path in (folder / "image").glob("0*.safetensors"))
+    assert report["encoders"] == {"image": {"media": 11, "new": 3, "shards": 2, "bytes": sizes}}
+    assert report["seen"]["instruct"] == {"drawn": 12, "distinct": 11}
+    assert set(report["gain"]) == {"align", "instruct"}
+    assert min(report["gain"].values()) > 1
+    command = ["train", str(recipe), "--out", str(tmp_path / "run"), f"features.path={folder}"]
+    assert run([*command, "features.missing=raise"]) == 0
+    told = json.loads((tmp_path / "run/stages/align/metrics.json").read_text())
+    assert run(["train", str(recipe), "--out", str(tmp_path / "live"), "--stage", "align"]) == 0
+    live = json.loads((tmp_path / "live/stages/align/metrics.json").read_text())
+    assert told["needed_flops"] < live["needed_flops"]
+
+
+def test_a_stale_cache_ends_in_2_and_is_made_anew_when_asked(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "cache", str(recipe), "--out", str(tmp_path / "f"), "--workers", "0", "--stage", "align"]
+    assert run(command) == 0
+    capsys.readouterr()
+    assert run([*command, "encoders.image.layer=-2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path}/f/image: expected features of {tmp_path}/parts/clip with layer -2, found them ")
+    assert line.endswith("with layer -1; --anew replaces them; or name another --out")
+    assert run([*command, "--dtype", "float32"]) == 2
+    assert "expected features in float32, found them in bfloat16" in capsys.readouterr().err
+    assert run([*command, "encoders.image.layer=-2", "--anew", "--json"]) == 0
+    (report,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert report["encoders"]["image"]["new"] == 8
+    assert run([*command, "--stage", "alin"]) == 2
+    assert "did you mean 'align'" in capsys.readouterr().err
+
+
+def test_media_left_out_of_a_cache_end_in_1(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "own/001.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    command = ["data", "cache", str(recipe), "--out", str(tmp_path / "f"), "--workers", "0", "--stage", "instruct"]
+    assert run(command) == 2
+    assert "001.png" in capsys.readouterr().err.splitlines()[-1]
+    assert run([*command, "stages.instruct.data.on_bad_sample={skip_up_to: 0.5}"]) == 1
+    out, err = capsys.readouterr()
+    assert any(line.startswith("left out  ") and "001.png" in line for line in out.splitlines())
+    assert err.splitlines()[-1] == "1 samples or media left out"
+
+
+def test_a_gain_too_small_to_be_worth_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    _show_gains({"align": Gain(encoders=4, rest=100), "instruct": Gain(encoders=100, rest=100), "none": Gain(0, 0)})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:4]] == [
+        ["align", "4%", "×", "1.04"],
+        ["instruct", "50%", "×", "2.00"],
+        ["none", "0%", "×", "1.00"],
+    ]
+    assert [line.split()[0] for line in lines[4:]] == ["align", "none"]
+    assert "gains less than 5 %" in lines[4]

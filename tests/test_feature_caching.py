@@ -256,7 +256,8 @@ def test_a_run_reads_features_and_its_bridge_knows_nothing_of_them(
     live, cached = tmp_path / "live", tmp_path / "cached"
     train(recipe, live)
     with nothing_encoded_or_decoded(monkeypatch):
-        train(reading(recipe, tmp_path / "f"), cached)
+        trained_now = train(reading(recipe, tmp_path / "f"), cached)
+    assert trained_now.caption(noise(1, 50), max_new_tokens=2).perceptual_tokens == 16  # of which there are no features
     assert curve(cached / "stages/align") == pytest.approx(curve(live / "stages/align"), rel=1e-5)
     for name, each in weights(cached).items():
         assert_close(each, weights(live)[name], rtol=1e-4, atol=1e-5)
@@ -416,6 +417,7 @@ def test_gains_are_those_of_the_formulas(parts: Path, tmp_path: Path) -> None:
     (gain,) = Caching(recipe, tmp_path / "f").gains().values()
     bridge, stage = Bridge(recipe), recipe.stages[0]
     unfreeze(bridge, stage, "stages.align", parts=["connectors."])
+    TorchEngine(bridge, stage, 1, "stages.align")  # sets how the LLM reads batches
     flops, batches = StepFlops(bridge), training_batches(bridge, stage, seed=0)[0]
     taken = [batch for batch, _ in zip(batches, range(2), strict=False)]
     encoders, whole = sum(map(flops.encoders, taken)), sum(map(flops.needed, taken))

@@ -30,7 +30,7 @@ def cache(
     processes: Annotated[int, typer.Option(min=1, help="How many processes will train together.")] = 1,
     anew: Annotated[bool, typer.Option("--anew", help="Replace features in DIR that are stale.")] = False,
     batch_size: BatchSize = 16,
-    shard_mib: Annotated[int, typer.Option(min=1, help="Most MiB of features in one shard.")] = 1024,
+    shard_mib: Annotated[int, typer.Option(min=1, help="Most MiB of features in one shard.")] = 256,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; one a core by default.")] = None,
     device: Device = None,
     json: Json = False,

@@ -74,7 +74,7 @@ def _bridge(recipe: str, stage: str | None, overrides: list[str]) -> "Bridge":
 
     from mmbridge.bridge import Bridge
 
-    return Bridge(loaded, template)
+    return Bridge(loaded.without_features(), template)
 
 
 def _first(records: "DataSet", findings: "Findings", bridge: "Bridge") -> str | None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from mmbridge.encoders.base import PREPARATION
 from mmbridge.encoders.config import EncoderConfig
-from mmbridge.encoders.preprocessing import PREPARATION
 from mmbridge.frozen import content_hash, locate
 
 Origin = Mapping[str, Any]

@@ -16,6 +16,9 @@ from torch import Tensor
 Picture = Image.Image | NDArray[np.uint8]
 """What encoders prepare: an image of any mode, or its pixels in RGB, (H, W, 3)."""
 
+PREPARATION = 2
+"""Counts what changes the views that are made of an image: features kept from before are stale then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:

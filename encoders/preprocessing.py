@@ -23,9 +23,6 @@ from mmbridge.encoders.fitting import Fit, as_image, as_tensor, expand_to_square
 from mmbridge.encoders.tiles import Size, cut, default_pinpoints, tiled
 from mmbridge.errors import RecipeError
 
-PREPARATION = 2
-"""Counts what changes the views that ``Preparation`` makes of an image: features kept from before are stale then."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pixels:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from paired import lines, paired
+from photographs import QUALITY, photographs
 from PIL import Image
 from random_llava import Shape, write
 from record import Record
@@ -34,32 +34,11 @@ from mmbridge.encoders.preprocessing import Preparation
 SHAPE = Shape((32, 1, 4, 48), 96, (32, 1, 4, 48), 336, 14, 1, 5, 3, 4)
 """Only the size of its images matters; its layers do not run."""
 
-QUALITIES = (52, 80)
+QUALITIES = (QUALITY, 93)
 """Of the JPEGs: 60 and 105 kB each. The more bytes, the more of the time is decoding, which hardly differs."""
 
 DEFAULT, PIL = "transformers", "transformers, PIL backend"
 QUEUED, NORMALISED = "mmbridge, up to the queue", "mmbridge, normalised"
-
-
-def photographs(count: int, quality: int) -> Iterator[bytes]:
-    """JPEGs of noise whose amplitude falls with frequency."""
-    draw = np.random.default_rng(0)
-    for _ in range(count):
-        height, width = (int(side) for side in draw.integers(336, 641, 2))
-        grey, *tints = (_falling(draw.standard_normal((height, width))) for _ in range(4))
-        planes = [128 + 50 * grey + 12 * tint for tint in tints]
-        file = BytesIO()
-        Image.fromarray(np.stack(planes, -1).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
-        yield file.getvalue()
-
-
-def _falling(noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """White noise to 1/f noise of mean 0 and variance 1."""
-    height, width = noise.shape
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    frequency[0, 0] = np.inf
-    falling = np.fft.irfft2(np.fft.rfft2(noise) / frequency, s=noise.shape)
-    return np.asarray(falling / falling.std())
 
 
 def one_at_a_time(processor: Any, files: Sequence[bytes]) -> Iterator[Tensor]:

@@ -14,7 +14,6 @@ from mmbridge.data.sample import Sample
 from mmbridge.engine import Engine
 from mmbridge.errors import RecipeError
 from mmbridge.evaluation.run import Task, evaluate
-from mmbridge.ranks import ALONE
 from mmbridge.stage import StageConfig
 
 _LESS_IS_BETTER = ("loss", "caption.chair_i", "caption.chair_s")
@@ -122,7 +121,7 @@ class Validation:
             task,
             batch_size=self._batch,
             count_flops=False,
-            ranks=ALONE if self._engine.intertwined else self._engine.ranks,
+            ranks=None if self._engine.intertwined else self._engine.ranks,
         )
         if report.failed:
             raise RecipeError(self._key, f"a sample failed: {report.failed[0].error}")

@@ -25,9 +25,9 @@ from mmbridge.evaluation.progress import Progress
 from mmbridge.evaluation.report import Failure, Report, Row
 from mmbridge.evaluation.vqa import vqa_scores
 from mmbridge.llm.config import GenerationOptions
-from mmbridge.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
+    from mmbridge.ranks import Ranks
     from mmbridge.recipe import Recipe
 
 Task = Literal["caption", "vqa", "pope"]
@@ -60,7 +60,7 @@ def evaluate(
     *,
     parse_facts: Parser | None = None,
     count_flops: bool = True,
-    ranks: Ranks = ALONE,
+    ranks: "Ranks | None" = None,
 ) -> Report:
     """Answers every sample of a source and scores the answers.
 
@@ -92,7 +92,7 @@ def evaluate(
     with Progress(f"eval {task}", total) as progress:
         for number, batch in enumerate(_batches(source, task, total, batch_size, failed)):
             asked |= {index: replace(sample, messages=(), others=()) for index, sample in batch}  # without media
-            if number % ranks.count == ranks.rank:
+            if ranks is None or number % ranks.count == ranks.rank:
                 start = time.perf_counter()
                 answers = _answers(bridge, [sample for _, sample in batch], options)
                 seconds += time.perf_counter() - start
@@ -176,8 +176,10 @@ def _answers(bridge: Answering, samples: list[Sample], options: GenerationOption
     return _answers(bridge, samples[:half], options) + _answers(bridge, samples[half:], options)
 
 
-def _of_all(answered: Mapping[int, Answer | Failure], ranks: Ranks) -> dict[int, Answer | Failure]:
+def _of_all(answered: Mapping[int, Answer | Failure], ranks: "Ranks | None") -> Mapping[int, Answer | Failure]:
     """What all processes have answered."""
+    if ranks is None:
+        return answered
     own = {index: (isinstance(answer, Failure), asdict(answer)) for index, answer in answered.items()}
     parts = [json.loads(text).items() for text in ranks.texts(json.dumps(own))]
     return {

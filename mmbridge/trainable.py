@@ -62,8 +62,12 @@ def _fix(name: str) -> str:
 
 
 def settle(bridge: Bridge) -> None:
-    """Freezes the whole bridge again; what trained inside the LLM goes back to the LLM's number format."""
+    """Freezes the whole bridge again; what trained inside the LLM goes back to the LLM's number format.
+
+    Nothing that an engine kept for training, such as keys and values of constant beginnings, stays with it.
+    """
     freeze(bridge)
+    bridge.llm.packing = None
     for name, parameter in bridge.llm.named_parameters():
         if f"llm.{name}" in bridge.unfrozen and ".lora_" not in name:
             parameter.data = parameter.data.to(getattr(torch, bridge.recipe.llm.dtype))

@@ -8,6 +8,7 @@ import torch
 
 from mmbridge.bridge import Bridge
 from mmbridge.errors import RecipeError
+from mmbridge.llm.packing import Packing
 from mmbridge.trainable import settle, unfreeze
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
@@ -71,7 +72,10 @@ def test_float32_cannot_train_inside_bfloat16(parts: Path) -> None:
 def test_afterwards_everything_is_frozen_and_as_wide_as_before(parts: Path) -> None:
     bridge = chosen(parts, ["connectors.*", "llm.*.1.*"], llm={"dtype": "bfloat16"}, precision="bfloat16")
     assert {each.dtype for each in bridge.llm.parameters()} == {torch.float32, torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16):
+        bridge.llm.packing = Packing(bridge.llm)
     settle(bridge)
+    assert bridge.llm.packing is None
     assert trainable(bridge) == set()
     assert {each.dtype for each in bridge.llm.parameters()} == {torch.bfloat16}
     assert {each.dtype for each in bridge.connectors.parameters()} == {torch.float32}

@@ -7,7 +7,7 @@ Number formats change at two places only: a connector takes features into its ow
 perceptual tokens into the LLM's. On disk a bridge is a folder: ``mmbridge.bridge_folder``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.prompt import Prompter
 from mmbridge.llm.splice import splice
 from mmbridge.llm.templates import TemplateName
+from mmbridge.perceived import Perceived, joined, placed, unpadded
 from mmbridge.recipe import Recipe
 from mmbridge.sources import Sources, resolved, sources
 
@@ -39,18 +40,6 @@ class BridgeOutput:
     logits: Tensor
     targets: Tensor
     context: ForwardContext
-
-
-@dataclass(frozen=True, slots=True)
-class Perceived:
-    """``tokens``: per sample, per placeholder in order, perceptual tokens (M_i, D_llm); those of a medium that several
-    samples show are one tensor.
-
-    ``resting``: (0, D_llm) of each connector that had nothing to read; its weights have a gradient of zeros.
-    """
-
-    tokens: list[list[Tensor]]
-    resting: list[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +130,7 @@ class Bridge(Conversing, ModelHubMixin):
             mine = [connector.length(view.tiling) for view in views]
             others = counts.get(config.medium, [0] * len(mine))
             counts[config.medium] = [own + other for own, other in zip(mine, others, strict=True)]
-        return _placed(batch, counts)
+        return placed(batch, counts)
 
     def perceive(self, batch: Batch) -> Perceived:
         """What the LLM reads in place of the media of a batch.
@@ -162,12 +151,12 @@ class Bridge(Conversing, ModelHubMixin):
             connector = self._connector(name)
             if all(encoder in features for encoder in config.encoders):
                 perceptual = connector(*(features[encoder] for encoder in config.encoders))
-                found.setdefault(config.medium, []).append(_unpadded(perceptual.values, perceptual.mask))
+                found.setdefault(config.medium, []).append(unpadded(perceptual.values, perceptual.mask))
             else:
                 facts = [self._encoder(encoder).facts for encoder in config.encoders]
                 resting.append(connector(*(blank(each, self.device) for each in facts)).values[0, :0])
-        media = {kind: [_joined([*parts]) for parts in zip(*lists, strict=True)] for kind, lists in found.items()}
-        return Perceived(_placed(batch, media), resting)
+        media = {kind: [joined([*parts]) for parts in zip(*lists, strict=True)] for kind, lists in found.items()}
+        return Perceived(placed(batch, media), resting)
 
     def spliced(self, batch: Batch, side: Literal["left", "right"]) -> ForwardContext:
         """A batch as the LLM reads it, padded on ``side``: right for training, left for generation."""
@@ -241,22 +230,3 @@ class Bridge(Conversing, ModelHubMixin):
         connector = self.connectors[name]
         assert isinstance(connector, Connector)
         return connector
-
-
-def _placed(batch: Batch, media: Mapping[MediumKind, Sequence[Any]]) -> list[list[Any]]:
-    """What is known of the media of each kind, put where the placeholders of each sample stand."""
-    return [
-        [media[each.medium][number] for each, number in zip(prompt.placeholders, numbers, strict=True)]
-        for prompt, numbers in zip(batch.prompts, batch.media, strict=True)
-    ]
-
-
-def _unpadded(values: Tensor, mask: Tensor) -> list[Tensor]:
-    """(B, M, D_llm) and its mask to one (M_i, D_llm) a medium."""
-    if bool(mask.all()):
-        return list(values.unbind())
-    return [rows[real] for rows, real in zip(values, mask, strict=True)]
-
-
-def _joined(tokens: list[Tensor]) -> Tensor:
-    return tokens[0] if len(tokens) == 1 else torch.cat(tokens)

@@ -1,0 +1,46 @@
+"""What connectors have made of the media of a batch, put where the placeholders of its samples stand.
+
+Symbols: B media of a batch, M_i perceptual tokens of medium i, D_llm the width of the LLM's input embeddings.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmbridge.data.batch import Batch
+from mmbridge.data.sample import MediumKind
+
+
+@dataclass(frozen=True, slots=True)
+class Perceived:
+    """``tokens``: per sample, per placeholder in order, perceptual tokens (M_i, D_llm); those of a medium that several
+    samples show are one tensor.
+
+    ``resting``: (0, D_llm) of each connector that had nothing to read; its weights have a gradient of zeros.
+    """
+
+    tokens: list[list[Tensor]]
+    resting: list[Tensor]
+
+
+def placed(batch: Batch, media: Mapping[MediumKind, Sequence[Any]]) -> list[list[Any]]:
+    """What is known of the media of each kind, put where the placeholders of each sample stand."""
+    return [
+        [media[each.medium][number] for each, number in zip(prompt.placeholders, numbers, strict=True)]
+        for prompt, numbers in zip(batch.prompts, batch.media, strict=True)
+    ]
+
+
+def unpadded(values: Tensor, mask: Tensor) -> list[Tensor]:
+    """(B, M, D_llm) and its mask to one (M_i, D_llm) a medium."""
+    if bool(mask.all()):
+        return list(values.unbind())
+    return [rows[real] for rows, real in zip(values, mask, strict=True)]
+
+
+def joined(tokens: Sequence[Tensor]) -> Tensor:
+    """What several connectors made of a medium, one behind the other."""
+    return tokens[0] if len(tokens) == 1 else torch.cat([*tokens])

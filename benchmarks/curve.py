@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 SECONDS, BYTES = ", s", ", bytes"
 """How the names of costs end."""
@@ -73,13 +74,16 @@ def plot(curves: Mapping[str, Curve], path: Path) -> None:
                 if _unit(name) == unit:
                     values = np.maximum(curve.costs[name], _FLOOR[unit]) / scale
                     axis.loglog(curve.sizes, values, "o-", label=f"{name.removesuffix(unit)} ∝ n^{exponent:.2f}")
-            axis.set(xlabel=curve.of, ylabel=label)
+            axis.set(xlabel=curve.of, ylabel=label, xticks=curve.sizes)
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.grid(alpha=0.3)
             low, high = axis.get_ylim()
             if high < _DECADES * low:  # else flat curves look steep
                 axis.set_ylim(low / (_DECADES * low / high) ** 0.5, high * (_DECADES * low / high) ** 0.5)
             if axis.lines:
-                axis.legend(fontsize=7)
+                axis.set_ylim(top=axis.get_ylim()[1] * 10)  # room for the legend
+                axis.legend(fontsize=7, loc="upper left")
         column[0].set_title(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})

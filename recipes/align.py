@@ -4,7 +4,7 @@ The first stage of LLaVA (Visual Instruction Tuning, arXiv 2304.08485) and the w
 Image to Text Space, arXiv 2209.15162).
 """
 
-from transformers import set_seed
+import torch
 
 from mmbridge.batches import training_batches
 from mmbridge.bridge import Bridge
@@ -33,7 +33,7 @@ def train(run: Run, stage: StageConfig) -> Bridge:
     batches, steps = training_batches(bridge, stage, seed, run.ranks)
 
     # Engine. What is random from here on, dropout, follows from the seed as well, and differs between processes.
-    set_seed((seed + run.ranks.rank) % 2**32)
+    torch.manual_seed((seed + run.ranks.rank) % 2**32)
     engine = run.recipe.engine.build(bridge, stage, steps, key, run.ranks)
     validation = Validation(engine, stage, steps, seed, key)
 

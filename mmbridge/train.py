@@ -26,11 +26,14 @@ def train(recipe: Recipe, out: str | Path, stages: Sequence[str] | None = None, 
 
     Raises:
         RecipeError: the recipe cannot be built, or is not that of the run to resume.
+        FeatureError: the features it reads are stale, incomplete or damaged.
         UserError: ``out`` holds something else.
         DataError, MediaError: a sample that cannot be used, unless the stage's data may skip it.
         MMBridgeError: a loss or gradient that is not finite.
     """
     recipe.require_stages(stages or [])
+    if recipe.features is not None:
+        recipe.features.build(recipe.read_encoders)  # stale ones are refused before anything is written
     with together(alone=recipe.engine.kind == "deepspeed") as ranks:
         run = Run(resolved(recipe), Path(out), stages, resume, ranks)
         bridge = None

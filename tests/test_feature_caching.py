@@ -291,6 +291,7 @@ def test_stale_features_are_refused_by_name(
     assert run([*command, *changes]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert re.match(f"{tmp_path}/f/image: expected features of {encoder} with {line}", said)
+    assert not (tmp_path / "run").exists()
 
 
 KILLED = """

@@ -208,6 +208,7 @@ def test_what_is_missing_is_encoded_beside_what_is_there(
         list(steps(reading(recipe, folder, "raise")))
 
 
+@pytest.mark.slow
 def test_a_bf16_cache_is_the_encoder_rounded_to_bf16(
     parts: Path, varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +323,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_has_the_same_content(parts: Path, varied: Path, tmp_path: Path) -> None:
     """Two encoders, three media a shard; killed while the third is written, and again in the second encoder's."""
     recipe = with_encoders(parts, varied, 0, a={}, b={"path": "siglip"})

@@ -4,7 +4,6 @@ The same weights, prompt, number of new tokens and, which is asserted, the same 
 ``random_llava``. Writes ``results/decoding.json``: seconds and ratios.
 """
 
-import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 from paired import lines, paired
-from random_llava import SHAPES, WORDS, Shape, write
+from random_llava import SHAPES, WORDS, Shape, options, write
 from record import Record
 from transformers import LlavaForConditionalGeneration
 
@@ -68,11 +67,7 @@ def measured(shape: Shape, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
+    given = options(__doc__, 9).parse_args()
     torch.set_num_threads(given.threads)
     record = Record("decoding")
     record.keep(given.shape, measured(SHAPES[given.shape], given.rounds))

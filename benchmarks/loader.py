@@ -7,7 +7,6 @@ its features ready. Writes ``results/loader.json``: rates, and how fast a device
 yield three times what it takes.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from paired import AGAIN, lines, paired
 from photographs import write_photographs
 from PIL import Image
-from random_llava import SHAPES, Shape, write
+from random_llava import SHAPES, Shape, options, write
 from record import Record
 from training_step import SETTINGS, ours
 from transformers import AutoImageProcessor
@@ -215,11 +214,8 @@ def measured(shape: Shape, images: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser = options(__doc__, 5)
     parser.add_argument("--images", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     record = Record("loader")

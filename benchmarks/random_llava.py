@@ -3,6 +3,7 @@
 Time does not depend on the values of weights, so nothing need be downloaded to measure it.
 """
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,15 @@ SHAPES = {
     "tiny": Shape((32, 2, 4, 48), 96, (32, 3, 4, 48), 32, 8, 2, 5, 3, 4),
 }
 """``small`` is a 26M-parameter Llama behind CLIP ViT-B/16; ``tiny`` is for tests."""
+
+
+def options(about: str | None, rounds: int) -> argparse.ArgumentParser:
+    """What every benchmark of a shape is asked: which one, how many rounds, how many threads."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
 
 
 def write(shape: Shape, folder: Path) -> Path:

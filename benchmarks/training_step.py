@@ -13,7 +13,6 @@ Writes ``results/training_step.json``: seconds and ratios, the FLOPs each execut
 step needs.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 from paired import lines, paired
-from random_llava import SHAPES, Shape, write
+from random_llava import SHAPES, Shape, options, write
 from record import Record
 from transformers import LlavaForConditionalGeneration
 from twin_batch import Text, batch, captions, inputs, instructions, pictures
@@ -175,11 +174,8 @@ def measured(shape: Shape, setting: Setting, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser = options(__doc__, 9)
     parser.add_argument("--setting", choices=SETTINGS, action="append", help="all when left out")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     record = Record("training_step")

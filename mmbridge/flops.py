@@ -54,19 +54,26 @@ class StepFlops:
             if any(parameter.requires_grad for parameter in bridge.connectors[name].parameters()):
                 self._learning.add(config.medium)
 
+    def __call__(self, batch: Batch) -> tuple[int, int]:
+        """FLOPs needed, and executed: with all that is computed and that nobody reads, which is padding, pairs that the
+        mask forbids, and the backward pass of text in front of the first medium."""
+        readings, packing = self._readings(batch), self._bridge.llm.packing
+        rows = self._rows(readings)
+        if packing and (found := packing.trees(readings)):
+            llm = self._llm.executed(rows, packed(found, rows))
+        else:
+            alone = [Tree((number,), 0, each.length, (0,)) for number, each in enumerate(readings)]
+            llm = self._llm.executed([self._row(tree, readings) for tree in alone], padded(readings))
+        media = self.encoders(batch) + self.connectors(batch)
+        return media + sum(map(self._llm, rows)), media + llm
+
     def needed(self, batch: Batch) -> int:
         """FLOPs of all parts together."""
-        return self.encoders(batch) + self.connectors(batch) + self.llm(batch)
+        return self(batch)[0]
 
     def executed(self, batch: Batch) -> int:
-        """The same with all that is computed and that nobody reads: padding, pairs that the mask forbids, the backward
-        pass of text in front of the first medium."""
-        readings, packing = self._readings(batch), self._bridge.llm.packing
-        found = packing.trees(readings) if packing else []
-        alone = [Tree((number,), 0, each.length, (0,)) for number, each in enumerate(readings)]
-        rows = [self._row(tree, readings) for tree in found or alone]
-        llm = self._llm.executed(rows, packed(found, rows) if found else padded(readings))
-        return self.encoders(batch) + self.connectors(batch) + llm
+        """The same with what nobody needs."""
+        return self(batch)[1]
 
     def encoders(self, batch: Batch) -> int:
         """FLOPs of the encoders over the batch's views; media encoded before need none."""
@@ -88,7 +95,10 @@ class StepFlops:
 
     def rows(self, batch: Batch) -> list[Row]:
         """What the LLM reads: samples, those that begin alike as one."""
-        readings, packing = self._readings(batch), self._bridge.llm.packing
+        return self._rows(self._readings(batch))
+
+    def _rows(self, readings: Sequence[Reading]) -> list[Row]:
+        packing = self._bridge.llm.packing
         return [self._row(tree, readings) for tree in trees(readings, packing.constant if packing else ())]
 
     def _readings(self, batch: Batch) -> list[Reading]:

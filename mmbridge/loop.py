@@ -106,7 +106,7 @@ def _count(engine: Engine, flops: StepFlops, batch: Batch) -> tuple[int, int, in
     """Samples, supervised tokens, perceptual tokens, FLOPs needed and executed."""
     tokens = sum(sum(prompt.supervised) for prompt in batch.prompts)
     perceptual = sum(map(sum, engine.bridge.perceptual_tokens(batch)))
-    return len(batch), tokens, perceptual, flops.needed(batch), flops.executed(batch)
+    return len(batch), tokens, perceptual, *flops(batch)
 
 
 def _suspects(batches: Sequence[Batch], losses: Sequence[Sequence[float]], ranks: Ranks) -> str:

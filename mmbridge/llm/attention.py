@@ -79,14 +79,16 @@ class TreeAttention:
         self._asked_sizes = [len(each) for each in rows]
         self._calls, self._last_calls = list[list[_Call]](), list[list[_Call]]()
         for tree, begin, mine in zip(self._trees, begins, rows, strict=False):
-            reads, shared, seen = tree.reads(), tree.shared, tree.constant + tree.shared
-            front = placed(reads[:shared, :seen], context.embeds) if tree.constant else None
+            shared, seen, keys = tree.shared, tree.constant + tree.shared, tree.constant + tree.length
+            before = tree.reads(np.arange(shared))[:, :seen] if tree.constant else None
+            front = None if before is None else placed(before, context.embeds)
             calls = [_Call(0, shared, seen, front)] if shared else []
             if any(tree.own):
-                calls.append(_Call(shared, tree.length, reads.shape[1], placed(reads[shared:], context.embeds)))
+                own = placed(tree.reads(np.arange(shared, tree.length)), context.embeds)
+                calls.append(_Call(shared, tree.length, keys, own))
             self._calls.append(calls)
-            last_mask = placed(reads[mine - begin], context.embeds)
-            self._last_calls.append([_Call(0, len(mine), reads.shape[1], last_mask)] if len(mine) else [])
+            last_mask = placed(tree.reads(mine - begin), context.embeds)
+            self._last_calls.append([_Call(0, len(mine), keys, last_mask)] if len(mine) else [])
 
     def __call__(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **others: Any) -> Tensor:
         layer: Any = module.layer_idx

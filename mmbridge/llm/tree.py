@@ -52,13 +52,14 @@ class Tree:
         start = self.shared + sum(self.own[: self.members.index(member)])
         return np.concatenate([np.arange(-self.constant, self.shared), np.arange(start, start + own)])
 
-    def reads(self) -> NDArray[np.bool_]:
-        """(length, T0 + length) which position may attend to which, the constant ones first."""
+    def reads(self, rows: Places | None = None) -> NDArray[np.bool_]:
+        """(rows, T0 + length) what these positions of the tree, or all, may attend to, the constant ones first."""
         branch = np.repeat(np.arange(1 + len(self.own)), [self.shared, *self.own])
         place = np.arange(self.length)
-        earlier = place[:, None] >= place
-        same = (branch[:, None] == branch) | (branch == 0)
-        constant = np.ones((self.length, self.constant), np.bool_)
+        asking = place if rows is None else rows
+        earlier = asking[:, None] >= place
+        same = (branch[asking][:, None] == branch) | (branch == 0)
+        constant = np.ones((len(asking), self.constant), np.bool_)
         return np.concatenate([constant, earlier & same], axis=1)
 
 

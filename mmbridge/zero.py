@@ -28,6 +28,10 @@ from mmbridge.torch_engine import TorchEngine
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # serves inference alone, and takes a compiler
 
+_LINEAR = nn.functional.linear
+"""torch's own. ZeRO-3 puts one in its place, for the whole process, that keeps no weights for the backward pass but
+keeps its inputs, and never takes it back."""
+
 
 class ZeroEngine(TorchEngine):
     """A torch engine whose bridge, or a part of it, is DeepSpeed's; ``_start`` hands it over.
@@ -77,6 +81,7 @@ class ZeroEngine(TorchEngine):
     def close(self) -> None:
         """Takes DeepSpeed's hooks off and makes the bridge whole again; in main memory where it was sharded."""
         self._engine.destroy()
+        nn.functional.linear = _LINEAR
         _make_whole(self.bridge.modules(), self._mapped)
         for each in self._trainable.values() if self._zero < 3 else ():
             each.data = each.detach().clone()  # was a view of one long tensor

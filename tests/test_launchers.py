@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
+from torch import nn
 
 from mmbridge import Bridge, checkpoint
 from mmbridge.recipe import Recipe
@@ -87,13 +88,15 @@ def test_torchrun_leaves_what_one_process_leaves(parts: Path, whole: Path, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("optim", [{"lr": 1e-2}, {"kind": "muon", "lr": 1e-2}])
 def test_one_process_needs_no_launcher(optim: dict[str, Any], parts: Path, tmp_path: Path) -> None:
-    """What was sharded is whole again: the bridge answers, and its folder is that of plain torch."""
+    """What was sharded is whole again: the bridge answers, its folder is that of plain torch; torch is as it was."""
+    linear = nn.functional.linear
     found = list[tuple[list[float], str, list[str]]]()
     engines: list[dict[str, Any]] = [{"kind": "torch"}]
     engines += [{"kind": "deepspeed", "zero_stage": stage} for stage in range(4)]
     for engine in engines:
         out = tmp_path / str(len(found))
         bridge = train(tiny_recipe(parts, tiny_stage(optim=optim), engine={**engine, "device": "cpu"}), out)
+        assert nn.functional.linear is linear
         text = bridge.caption(parts / "data" / "000.png").text
         found.append((curve(out / "stages/align"), text, keys(out / "bridge")))
         assert bridge.caption(parts / "data" / "000.png").text == text

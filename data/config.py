@@ -8,6 +8,7 @@ from pydantic import Field
 
 from mmbridge.config import Config
 from mmbridge.data.record import CAPTION_PROMPTS, Task
+from mmbridge.llm.templates import TemplateName
 
 if TYPE_CHECKING:
     from mmbridge.data.feature_cache import FeatureCache
@@ -41,6 +42,8 @@ class FilesConfig(Config):
     conversations. What they begin with is computed once."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Only so many samples, the first ones."""
+    template: TemplateName | None = None
+    """The prompt template of this source's samples, where it is not the stage's."""
     weight: Weight = 1.0
     """This source's share of the mix, relative to the others'."""
 
@@ -56,6 +59,7 @@ class FilesConfig(Config):
             prompts=self.prompts,
             turns=self.turns,
             together=self.together,
+            template=self.template,
             limit=self.limit,
             late=late,
         )
@@ -74,13 +78,23 @@ class WorldConfig(Config):
     """How many questions about one scene share a conversation."""
     together: Together = 1
     """How many texts about one scene are drawn at once, as one sample of a batch."""
+    template: TemplateName | None = None
+    """The prompt template of this source's samples, where it is not the stage's."""
     weight: Weight = 1.0
     """This source's share of the mix, relative to the others'."""
 
     def build(self) -> "Source":
         from mmbridge.data.world.source import WorldSource
 
-        return WorldSource(self.split, self.count, self.seed, self.task, turns=self.turns, together=self.together)
+        return WorldSource(
+            self.split,
+            self.count,
+            self.seed,
+            self.task,
+            turns=self.turns,
+            together=self.together,
+            template=self.template,
+        )
 
 
 class DigitsConfig(Config):
@@ -93,13 +107,15 @@ class DigitsConfig(Config):
     """How many questions about one digit share a conversation."""
     together: Together = 1
     """How many texts about one digit are drawn at once, as one sample of a batch."""
+    template: TemplateName | None = None
+    """The prompt template of this source's samples, where it is not the stage's."""
     weight: Weight = 1.0
     """This source's share of the mix, relative to the others'."""
 
     def build(self) -> "Source":
         from mmbridge.data.digits import digits
 
-        return digits(self.split, self.task, turns=self.turns, together=self.together)
+        return digits(self.split, self.task, turns=self.turns, together=self.together, template=self.template)
 
 
 MixConfig = Annotated[FilesConfig | WorldConfig | DigitsConfig, Field(discriminator="kind")]
@@ -121,6 +137,11 @@ class DataConfig(Config):
     """A sample that cannot be used (damaged media, too long, nothing to learn from) stops the run, or is left out."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read, decode and tokenise ahead of training; 0 does it in the training process."""
+
+    @property
+    def templates(self) -> set[TemplateName]:
+        """Those that sources have of their own."""
+        return {item.template for item in self.mix if item.template is not None}
 
     def build(self, seed: int) -> "Mixture":
         """The sources, opened, in an order that depends on ``seed``.

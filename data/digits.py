@@ -14,6 +14,7 @@ from mmbridge.data.record import PARTS, Question, Record, Task
 from mmbridge.data.sample import Medium
 from mmbridge.data.sources import RecordSource
 from mmbridge.errors import RecipeError
+from mmbridge.llm.templates import TemplateName
 
 SIDE = 96
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -57,11 +58,20 @@ class DigitRecords:
         )
 
 
-def digits(split: Literal["train", "test"], task: Task = "all", *, turns: int = 1, together: int = 1) -> RecordSource:
-    """The digits as a source; ``turns`` and ``together`` as in ``RecordSource``."""
+def digits(
+    split: Literal["train", "test"],
+    task: Task = "all",
+    *,
+    turns: int = 1,
+    together: int = 1,
+    template: TemplateName | None = None,
+) -> RecordSource:
+    """The digits as a source; ``turns``, ``together`` and ``template`` as in ``RecordSource``."""
     records = DigitRecords(split)
     name = f"digits:{split}"
-    return RecordSource(records, task, PROMPTS, name, counts=records.counts, turns=turns, together=together)
+    return RecordSource(
+        records, task, PROMPTS, name, counts=records.counts, turns=turns, together=together, template=template
+    )
 
 
 def picture(ink: NDArray[np.float64]) -> Image.Image:

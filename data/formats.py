@@ -12,6 +12,7 @@ from mmbridge.data.record import CAPTION_PROMPTS, Task
 from mmbridge.data.saved_dataset import STATE, SavedRecords
 from mmbridge.data.sources import DataSet, RecordSource
 from mmbridge.errors import DataError
+from mmbridge.llm.templates import TemplateName
 
 METADATA = "metadata.jsonl"
 _READ: dict[Format, Read] = {"folder": folder_record, "llava": llava_record, "chat": chat_record}
@@ -30,6 +31,7 @@ def open_source(
     prompts: Sequence[str] = CAPTION_PROMPTS,
     turns: int = 1,
     together: int = 1,
+    template: TemplateName | None = None,
     limit: int | None = None,
     late: bool = False,
 ) -> RecordSource:
@@ -40,7 +42,15 @@ def open_source(
     """
     records = open_records(path, format, media_root, late=late)
     return RecordSource(
-        records, task, prompts, str(path), counts=records.counts, turns=turns, together=together, limit=limit
+        records,
+        task,
+        prompts,
+        str(path),
+        counts=records.counts,
+        turns=turns,
+        together=together,
+        template=template,
+        limit=limit,
     )
 
 

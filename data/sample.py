@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from mmbridge.llm.templates import TemplateName
+
 MediumKind = Literal["image", "audio", "video"]
 Role = Literal["system", "user", "assistant"]
 
@@ -42,13 +44,14 @@ class Sample:
 
     ``truth`` holds what evaluation compares with: ``caption`` and ``references``, ``question`` and ``answers``,
     ``facts``, ``kind`` and ``split``, whichever the data set knows. ``others`` are samples about the same media that
-    are drawn together with it.
+    are drawn together with it. ``template`` names the one its source is written in, if it has one of its own.
     """
 
     id: str
     messages: tuple[Message, ...]
     truth: Mapping[str, Any] = field(default_factory=dict)
     others: "tuple[Sample, ...]" = ()
+    template: "TemplateName | None" = None
 
     @property
     def media(self) -> tuple[Medium, ...]:

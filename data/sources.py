@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmbridge.data.record import CAPTION_PROMPTS, PARTS, Part, Record, Task, captions, sample
 from mmbridge.data.sample import Sample
 from mmbridge.errors import DataError
+from mmbridge.llm.templates import TemplateName
 
 Counts = NDArray[np.int32]
 """(records, 4): captions, questions, ``pope`` questions and conversations of each record, in the order of ``PARTS``."""
@@ -66,6 +67,7 @@ class RecordSource:
         turns: how many ``vqa`` questions about one medium share a conversation; evaluation wants 1.
         together: how many samples about one medium are drawn at once, the first with the ``others``: captions of a
             record, or conversations; evaluation wants 1.
+        template: what their prompts are written in, where it is not the bridge's.
         limit: at most so many draws.
 
     Raises:
@@ -82,9 +84,10 @@ class RecordSource:
         counts: Counts | None = None,
         turns: int = 1,
         together: int = 1,
+        template: TemplateName | None = None,
         limit: int | None = None,
     ) -> None:
-        self.name, self.task = name, task
+        self.name, self.task, self._template = name, task, template
         self._records, self._prompts, self._turns, self._together = records, tuple(prompts), turns, together
         self._held = _parts(count(records) if counts is None else counts, task, turns)
         self._parts = -(-self._held // together)
@@ -105,7 +108,8 @@ class RecordSource:
         held = len(captions(record)) if part == "caption" else int(self._held[row, PARTS.index(part)])
         begin = place * self._together
         places = range(begin, max(begin + 1, min(begin + self._together, held)))
-        first, *others = [sample(record, part, each, self._prompts, self._turns) for each in places]
+        made = [sample(record, part, each, self._prompts, self._turns) for each in places]
+        first, *others = [replace(each, template=self._template) for each in made] if self._template else made
         return replace(first, others=tuple(others)) if others else first
 
     def __iter__(self) -> Iterator[Sample]:

@@ -19,7 +19,7 @@ def training_batches(bridge: Bridge, stage: StageConfig, seed: int, ranks: Ranks
     passes = stage.accumulate if stage.budget is None else 1
     loader = Loader(
         mixture,
-        bridge.collate(),
+        bridge.collate(templates=stage.data.templates),
         batch=stage.batch * stage.accumulate // passes,
         batches=steps * passes,
         accumulate=passes,

@@ -7,7 +7,7 @@ Number formats change at two places only: a connector takes features into its ow
 perceptual tokens into the LLM's. On disk a bridge is a folder: ``mmbridge.bridge_folder``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from mmbridge.connectors.connector import Connector
 from mmbridge.context import ForwardContext
-from mmbridge.conversing import AskedPrompt, Conversing
+from mmbridge.conversing import Conversing
 from mmbridge.data.batch import Batch
 from mmbridge.data.collate import Collate
 from mmbridge.data.sample import MediumKind
 from mmbridge.encoders.base import Tiling, blank
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.prompt import Prompter
+from mmbridge.llm.sample_prompt import AskedPrompt, LearntPrompt
 from mmbridge.llm.splice import splice
 from mmbridge.llm.templates import TemplateName
 from mmbridge.perceived import Perceived, joined, placed, unpadded
@@ -116,9 +117,14 @@ class Bridge(Conversing, ModelHubMixin):
         parameters = self.named_parameters()
         return connectors | {name: each.detach() for name, each in parameters if name in self.unfrozen}
 
-    def collate(self, *, training: bool = True) -> Collate:
-        """What makes a batch of samples: prompts with labels, or up to where the assistant speaks next."""
-        prompt = self.prompter.training if training else AskedPrompt(self.prompter)
+    def collate(self, *, training: bool = True, templates: Iterable[TemplateName] = ()) -> Collate:
+        """What makes a batch of samples: prompts with labels, or up to where the assistant speaks next.
+
+        Args:
+            templates: those that samples have of their own, for training.
+        """
+        prompters = {None: self.prompter} | {name: self.llm.prompter_of(name) for name in templates}
+        prompt = LearntPrompt(prompters) if training else AskedPrompt(self.prompter)
         tiled = next((prepare.tiling for _, prepare in self.prepare.values() if prepare.aspect == "tiles"), None)
         return Collate(prompt, self.prepare, self.lengths, self.llm.max_length, tiled, features=self.features)
 

@@ -4,7 +4,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import torch
@@ -20,7 +19,6 @@ from mmbridge.data.sample import Message, Sample
 from mmbridge.errors import UserError
 from mmbridge.llm.config import GenerationOptions
 from mmbridge.llm.model import LanguageModel
-from mmbridge.llm.prompt import Prompt, Prompter
 from mmbridge.media_input import MediumInput, MessageInput, as_media, as_messages
 from mmbridge.recipe_errors import describe
 
@@ -156,16 +154,6 @@ class Conversing(nn.Module, ABC):
             yield
         finally:
             self.train(training)
-
-
-@dataclass(frozen=True, slots=True)
-class AskedPrompt:
-    """A sample's prompt up to where the assistant speaks next. Goes to loader workers."""
-
-    prompter: Prompter
-
-    def __call__(self, sample: Sample) -> Prompt:
-        return self.prompter.generation(sample.messages, sample.id)
 
 
 def _options(options: GenerationOptions | None, changes: dict[str, Any]) -> GenerationOptions:

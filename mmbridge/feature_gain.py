@@ -46,7 +46,7 @@ def gain(recipe: Recipe, stage: StageConfig, mixture: Mixture) -> Gain:
             parameters[name].requires_grad_(True)
     if stage.packing:
         bridge.llm.packing = Packing(bridge.llm)
-    flops, collate = StepFlops(bridge), bridge.collate()
+    flops, collate = StepFlops(bridge), bridge.collate(templates=stage.data.templates)
     encoders = rest = 0
     draws = Draws(mixture)
     for start in range(0, _SAMPLES, stage.batch):

@@ -83,6 +83,12 @@ class ValidationConfig(Config):
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after so many validations without improvement; null to train to the end."""
 
+    @model_validator(mode="after")
+    def _one_template(self) -> "ValidationConfig":
+        if self.metric != "loss" and self.data.templates:
+            raise ValueError("data: a task is asked in the stage's template; leave the sources' templates out")
+        return self
+
 
 class CheckpointConfig(Config):
     """What ``--resume`` goes on from when a stage is cut short."""

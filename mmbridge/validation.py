@@ -98,7 +98,7 @@ class Validation:
         ones, sums, terms = [1] * len(engine.names), [], []
         batches = Loader(
             self._mixture,
-            engine.bridge.collate(),
+            engine.bridge.collate(templates=data.templates),
             batch=self._batch,
             workers=data.workers,
             on_bad_sample=data.on_bad_sample,

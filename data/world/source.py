@@ -9,6 +9,7 @@ from mmbridge.data.world.language import CAPTION_PROMPTS, caption, references
 from mmbridge.data.world.questions import KINDS, questions
 from mmbridge.data.world.render import render
 from mmbridge.data.world.scene import sample_scene, stream
+from mmbridge.llm.templates import TemplateName
 
 _QUESTIONS = 1_000_003
 """Sets the random stream of a scene's questions apart from that of the scene."""
@@ -48,7 +49,26 @@ class WorldSource(RecordSource):
         DataError: the split is not one of ``Split``.
     """
 
-    def __init__(self, split: str, count: int, seed: int, task: Task, *, turns: int = 1, together: int = 1) -> None:
+    def __init__(
+        self,
+        split: str,
+        count: int,
+        seed: int,
+        task: Task,
+        *,
+        turns: int = 1,
+        together: int = 1,
+        template: TemplateName | None = None,
+    ) -> None:
         held = np.tile(np.array([1, len(KINDS), 2, 0]), (count, 1))
         records = WorldRecords(split, count, seed)
-        super().__init__(records, task, CAPTION_PROMPTS, f"world:{split}", counts=held, turns=turns, together=together)
+        super().__init__(
+            records,
+            task,
+            CAPTION_PROMPTS,
+            f"world:{split}",
+            counts=held,
+            turns=turns,
+            together=together,
+            template=template,
+        )

@@ -21,6 +21,7 @@ from mmbridge.llm.packing import Packing, pack
 from mmbridge.llm.prompt import Prompt, Prompter
 from mmbridge.llm.reading import read
 from mmbridge.llm.splice import placed, splice
+from mmbridge.llm.templates import TemplateName
 from mmbridge.llm.trim import only_at
 
 
@@ -96,6 +97,14 @@ class LanguageModel(Generating):
     def packs(self) -> bool:
         """Whether its attention is one that can be replaced, which packed batches need."""
         return self.model.config._attn_implementation in ("sdpa", NAME)
+
+    def prompter_of(self, template: TemplateName) -> Prompter:
+        """A prompter as its own, with another template.
+
+        Raises:
+            RecipeError: the template does not take the system message.
+        """
+        return Prompter(self.tokenizer, template, self.config.separator, self.config.system)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

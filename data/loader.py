@@ -61,6 +61,7 @@ class Loader:
         draws = len(mixture) if batches is None else batches * batch * ranks.count
         dealing = None if budget is None else Dealing(collate, ranks.rank, ranks.count, budget, packed)
         self._batches, self._ranks = _Batches(batch, draws, ranks if dealing is None else ALONE, ranks.count), ranks
+        self._mixture, self.collate = mixture, collate
         self._accumulate = accumulate
         self._allowed = -1 if on_bad_sample == "raise" else int(on_bad_sample.skip_up_to * draws / ranks.count)
         self._before: tuple[str, ...] = ()
@@ -96,6 +97,12 @@ class Loader:
             self._yielded += 1
             yield batches
 
+    def drawn(self, many: int) -> list[Sample]:
+        """The samples of the first draws of the stage, or of all if it has fewer, but for those that cannot be read."""
+        draws = Draws(self._mixture)
+        found = [draws[draw] for draw in range(min(many, self._batches.draws))]
+        return [each for each in found if isinstance(each, Sample)]
+
     def all_skipped(self) -> list[str]:
         """The ids left out in all processes."""
         return [each for ids in self._ranks.texts(json.dumps(self.skipped)) for each in json.loads(ids)]
@@ -124,7 +131,7 @@ class _Batches:
     first = 0
 
     def __init__(self, batch: int, draws: int, ranks: Ranks, shares: int) -> None:
-        self._draws, self._ranks, self.draws_at_once = draws, ranks, batch * shares
+        self.draws, self._ranks, self.draws_at_once = draws, ranks, batch * shares
         self._stop = -(-draws // self.draws_at_once)
 
     def __len__(self) -> int:
@@ -134,7 +141,7 @@ class _Batches:
         size = self.draws_at_once // self._ranks.count
         for number in range(self.first, self._stop):
             start = number * self.draws_at_once + self._ranks.rank * size
-            yield list(range(start, min(start + size, self._draws)))
+            yield list(range(start, min(start + size, self.draws)))
 
 
 @dataclass(frozen=True, slots=True)

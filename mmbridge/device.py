@@ -1,5 +1,8 @@
 """Where a bridge runs."""
 
+import os
+
+import psutil
 import torch
 
 from mmbridge.errors import UserError
@@ -26,3 +29,11 @@ def pick(name: str | None, local: int = 0) -> torch.device:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UserError(f"device {name}", f"cannot be used ({reason})", "leave it out to take what there is") from None
     return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take on a device; of main memory its share, as one of those of its machine."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -58,14 +58,15 @@ class StepFlops:
         """FLOPs needed, and executed: with all that is computed and that nobody reads, which is padding, pairs that the
         mask forbids, and the backward pass of text in front of the first medium."""
         readings, packing = self._readings(batch), self._bridge.llm.packing
-        rows = self._rows(readings)
+        needed = executed = self._rows(readings)
         if packing and (found := packing.trees(readings)):
-            llm = self._llm.executed(rows, packed(found, rows))
+            work = packed(found, executed)
         else:
             alone = [Tree((number,), 0, each.length, (0,)) for number, each in enumerate(readings)]
-            llm = self._llm.executed([self._row(tree, readings) for tree in alone], padded(readings))
+            executed, work = [self._row(tree, readings) for tree in alone], padded(readings)
+        llm = self._llm.executed(executed, work, self._bridge.llm.recompute.blocks)
         media = self.encoders(batch) + self.connectors(batch)
-        return media + sum(map(self._llm, rows)), media + llm
+        return media + sum(map(self._llm, needed)), media + llm
 
     def needed(self, batch: Batch) -> int:
         """FLOPs of all parts together."""

@@ -131,6 +131,9 @@ class StageConfig(Config):
     packing: bool = True
     """Samples of a batch stand one behind the other in one row where that saves padding, and what they begin with alike
     is computed once: the same losses and gradients in less time."""
+    recompute: Literal["auto", "none", "selective"] | Annotated[int, Field(ge=1)] = "auto"
+    """What the LLM's blocks compute again in the backward pass rather than keep: nothing (``none``); all but what their
+    matrices and attention make (``selective``); so many of them, whole. ``auto`` is the least that memory allows."""
     on_bad_step: Literal["raise"] | SkipConfig = SkipConfig(skip_up_to=0.01)
     """A step whose loss or gradient is not finite is left out, or stops the run."""
     validation: ValidationConfig | None = None

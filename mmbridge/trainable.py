@@ -9,6 +9,7 @@ import torch
 from mmbridge.bridge import Bridge
 from mmbridge.errors import RecipeError
 from mmbridge.frozen import freeze
+from mmbridge.llm.recomputing import NOTHING
 from mmbridge.stage import StageConfig
 
 
@@ -67,7 +68,7 @@ def settle(bridge: Bridge) -> None:
     Nothing that an engine kept for training, such as keys and values of constant beginnings, stays with it.
     """
     freeze(bridge)
-    bridge.llm.packing = None
+    bridge.llm.packing, bridge.llm.recompute = None, NOTHING
     for name, parameter in bridge.llm.named_parameters():
         if f"llm.{name}" in bridge.unfrozen and ".lora_" not in name:
             parameter.data = parameter.data.to(getattr(torch, bridge.recipe.llm.dtype))

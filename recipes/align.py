@@ -9,6 +9,7 @@ import torch
 from mmbridge.batches import training_batches
 from mmbridge.bridge import Bridge
 from mmbridge.loop import fit
+from mmbridge.recompute import recompute
 from mmbridge.run import Run
 from mmbridge.sample_view import with_first_shown
 from mmbridge.stage import StageConfig
@@ -35,6 +36,7 @@ def train(run: Run, stage: StageConfig) -> Bridge:
     # Engine. What is random from here on, dropout, follows from the seed as well, and differs between processes.
     torch.manual_seed((seed + run.ranks.rank) % 2**32)
     engine = run.recipe.engine.build(bridge, stage, steps, key, run.ranks)
+    bridge.llm.recompute = recompute(engine, stage, batches, key)
     validation = Validation(engine, stage, steps, seed, key)
 
     # From the stage's beginning, or from the newest checkpoint of a run that is resumed.

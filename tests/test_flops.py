@@ -18,6 +18,7 @@ from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import StepFlops
 from mmbridge.llm import packing
 from mmbridge.llm.flops import Row
+from mmbridge.llm.recomputing import Recompute
 from mmbridge.llm.tree import Tree
 from mmbridge.torch_engine import TorchEngine
 from tests.tiny_step import FEED, GROUPS, HEADS, LAYERS, QUESTION, TOKENS, WIDTH, batch_of, image, sample, started
@@ -115,6 +116,25 @@ def test_padded_rows_cost_their_padding(tmp_path: Path) -> None:
     batch = batch_of(engine.bridge, sample(image(), QUESTION), sample(image(), QUESTION * 3))
     width = engine.bridge.spliced(batch, "right").ids.shape[1]
     assert assert_exact(engine, batch, width)["padding"] > 0
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_blocks_that_go_forward_twice(padded: bool, family: str, tmp_path: Path) -> None:
+    """All of a block but its last matrix, whose output nobody reads; what is selective makes no product again."""
+    engine = started(tmp_path, family, layers=4)
+    if padded:
+        engine.bridge.llm.packing = None
+    flops, one = StepFlops(engine.bridge), image()
+    batch = batch_of(engine.bridge, sample(one, QUESTION), sample(one, QUESTION * 2), sample(image(), QUESTION))
+    once, needed = counted(engine, batch), flops.needed(batch)
+    formula = flops.executed(batch)
+    for blocks in (1, 3):
+        engine.bridge.llm.recompute = Recompute(blocks, selective=True)
+        assert counted(engine, batch) - once == flops.executed(batch) - formula > 0
+        assert flops.needed(batch) == needed
+    engine.bridge.llm.recompute = Recompute(selective=True)
+    assert counted(engine, batch) == once
 
 
 def test_texts_about_one_image(tmp_path: Path) -> None:

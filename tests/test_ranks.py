@@ -22,6 +22,7 @@ from mmbridge.evaluation.run import evaluate
 from mmbridge.loop import fit
 from mmbridge.ranks import ALONE, Ranks, together
 from mmbridge.recipe import Recipe
+from mmbridge.recompute import recompute
 from mmbridge.trainable import unfreeze
 from mmbridge.validation import Validation
 from tests import processes
@@ -42,6 +43,7 @@ SHARDED: dict[str, dict[str, Any]] = {
 }
 """ZeRO-3 leaves small weights whole in every process, and all of a tiny LLM's are small."""
 QUANTISED = [("nf4", name) for name in (*ENGINES, *SHARDED)] + [("int8", "torch"), ("int8", "zero-2")]
+RECOMPUTED = [(how, name) for how in (1, "selective") for name in (*ENGINES, *SHARDED)]
 PRECISIONS = ("float32", "bfloat16")
 MEDIA = ("image", "text", "mixed")
 MUON = {"kind": "muon", "lr": 1e-2, "weight_decay": 0.1, "clip": 0.5}
@@ -104,7 +106,9 @@ def started(recipe: Recipe, engine: str, ranks: Ranks) -> tuple[Engine, Loader, 
     unfreeze(bridge, stage, "stages.align", parts=["connectors.", "llm."])
     loader, steps = training_batches(bridge, stage, 0, ranks)
     torch.manual_seed(0)
-    return config(engine).build(bridge, stage, steps, "stages.align", ranks), loader, steps
+    built = config(engine).build(bridge, stage, steps, "stages.align", ranks)
+    bridge.llm.recompute = recompute(built, stage, loader, "stages.align")
+    return built, loader, steps
 
 
 def curve(recipe: Recipe, engine: str, ranks: Ranks, *, poison: int = 0) -> dict[str, Any]:
@@ -214,6 +218,9 @@ def all_of_it(folder: str) -> dict[str, Any]:
         found |= {f"{name} mixed": curve(mixed, name, ranks) for name in OFFLOADED | SHARDED}
         dealt = recipe(parts, "mixed", "float32", batch=2, budget=BUDGET)
         found |= {f"{name} dealt": curve(dealt, name, ranks) for name in ENGINES}
+        for how, name in RECOMPUTED:
+            given = recipe(parts, "mixed", "float32", batch=2, recompute=how)
+            found[f"{name} recomputes {how}"] = curve(given, name, ranks)
         for kind, name in QUANTISED if find_spec("bitsandbytes") else ():
             given = recipe(parts, "mixed", "float32", batch=2, quantization=kind)
             found[f"{name} {kind}"] = curve(given, name, ranks)
@@ -283,6 +290,14 @@ def test_what_is_kept_in_main_memory_or_sharded_takes_the_same_steps(parts: Path
     expected = as_one(parts, "mixed", "float32")
     for engine in OFFLOADED | SHARDED:
         same(two[f"{engine} mixed"], expected)
+
+
+@pytest.mark.slow
+def test_blocks_that_recompute_take_the_same_steps(parts: Path, two: dict[str, Any]) -> None:
+    """Under ZeRO-3 they gather their weights once more."""
+    expected = as_one(parts, "mixed", "float32")
+    for how, engine in RECOMPUTED:
+        same(two[f"{engine} recomputes {how}"], expected)
 
 
 @pytest.mark.slow

@@ -20,16 +20,25 @@ LAYERS, WIDTH, HEADS, GROUPS, FEED, TOKENS = 2, 32, 32, 16, 48, 16
 QUESTION, ANSWER = "What do you see?", "A large red circle."
 
 
-def started(folder: Path, family: str = "llama", train: Sequence[str] = ("connectors.*",), **llm: Any) -> TorchEngine:
+def started(
+    folder: Path,
+    family: str = "llama",
+    train: Sequence[str] = ("connectors.*",),
+    *,
+    layers: int = LAYERS,
+    precision: str = "float32",
+    **llm: Any,
+) -> TorchEngine:
     """An engine of a bridge whose parts are below ``folder``, made there the first time; ``llm`` goes to its section.
 
     The encoder is tapped before its last block.
     """
     if not (folder / "llm").exists():
         tiny_clip(folder / "clip")
-        tiny_llm(folder / "llm", family)
+        tiny_llm(folder / "llm", family, num_hidden_layers=layers)
     encoders = {"image": {"kind": "transformers", "path": str(folder / "clip"), "layer": -2}}
-    recipe = tiny_recipe(folder, tiny_stage(train=[*train]), encoders=encoders, llm={"path": str(folder / "llm")} | llm)
+    stage = tiny_stage(train=[*train], precision=precision)
+    recipe = tiny_recipe(folder, stage, encoders=encoders, llm={"path": str(folder / "llm")} | llm)
     bridge = Bridge(recipe)
     unfreeze(bridge, recipe.stages[0], "stages.align", parts=["connectors.", "llm."])
     return TorchEngine(bridge, recipe.stages[0], 1, "stages.align")

@@ -92,7 +92,10 @@ class LanguageModelFlops:
         groups: int = getattr(config, "num_key_value_heads", None) or heads
         self.attention = heads * head_width
         self.keys_values = 2 * config.hidden_size * groups * head_width
-        self._layers = Counter(self._read(llm, config))
+        blocks = self._read(llm, config)
+        self._layers = Counter(blocks)
+        self._blocks = blocks[1:]  # without what stands outside of them
+        self._final = [[*matrices(layer)][-1].size for layer in llm.layers]
         self._head = sum(matrix.size for matrix in matrices(llm.head))
         self._head_trains = any(matrix.trains for matrix in matrices(llm.head))
 
@@ -104,8 +107,14 @@ class LanguageModelFlops:
         head = 2 * self._head * (len(row.predicting) * (1 + self._head_trains) + learning)
         return body + head
 
-    def executed(self, rows: Sequence[Row], work: Work) -> int:
-        """FLOPs of a batch of these rows when it is computed so, whether anybody needs them or not."""
+    def executed(self, rows: Sequence[Row], work: Work, recomputed: int = 0) -> int:
+        """FLOPs of a batch of these rows when it is computed so, whether anybody needs them or not.
+
+        Args:
+            recomputed: how many blocks go forward a second time in the backward pass, up to their last matrix, whose
+                output the backward pass does not read. (Where a block ends in a norm, as OPT-350m's do, it does read
+                it: that matrix is not counted then.)
+        """
         asked, total = sum(len(row.predicting) for row in rows), 0
         flows = any(bool(row.learns.any()) for row in rows)
         for layer, count in self._layers.items():
@@ -115,6 +124,10 @@ class LanguageModelFlops:
             products += _products((layer.queries, 0), work.positions, back * work.positions)
             pairs = 0 if not layer.window else work.last_pairs if layer.last else work.pairs
             total += 2 * count * (products + 2 * self.attention * pairs * (1 + 2 * back))
+        for layer, final in zip(self._blocks[:recomputed], self._final, strict=False):
+            if flows or layer.opened:
+                products = _products(layer.always, work.positions, 0) - final * work.positions
+                total += 2 * (products + 2 * self.attention * work.pairs)
         return total + 2 * self._head * asked * (1 + self._head_trains + back)
 
     def _of_layer(self, layer: _Layer, row: Row) -> int:

@@ -6,7 +6,6 @@ float32, one thread of an AMD EPYC, as torch has it and turned: 192 → 4,000: 1
 512 → 32,000: 6,350 and 4,190. Maps that are not wide, several rows and bfloat16 gain nothing and are left as they are.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmbridge.device import free_memory
+
 WIDE = 2
 """How many times as many outputs as inputs a map must have."""
 
+CPU = torch.device("cpu")
 SHARE = 0.25
 """Of the memory that is free, what the copies may take."""
 
@@ -32,7 +34,7 @@ class TurnedWeights:
         """While inside, products with one row use the copies, where there is memory for all of them."""
         wide = [module for module in model.modules() if type(module) is nn.Linear and _gains(module)]
         missing = [module for module in wide if not self._has(module)]
-        if sum(module.weight.nbytes for module in missing) > SHARE * _free():
+        if sum(module.weight.nbytes for module in missing) > SHARE * free_memory(CPU):
             yield
             return
         for module in missing:
@@ -73,11 +75,3 @@ class _Turned:
             return functional.linear(inputs, module.weight, module.bias)
         output = inputs @ self._weight
         return output if module.bias is None else output + module.bias
-
-
-def _free() -> int:
-    """Bytes of main memory that are free."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not told here: then none are taken
-        return 0

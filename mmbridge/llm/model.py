@@ -6,6 +6,7 @@ Symbols: B samples, T positions, D_llm input embedding width, S supervised token
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from mmbridge.llm.generating import Generating
 from mmbridge.llm.packing import Packing, pack
 from mmbridge.llm.prompt import Prompt, Prompter
 from mmbridge.llm.reading import read
+from mmbridge.llm.recomputing import NOTHING, recomputed
 from mmbridge.llm.splice import placed, splice
 from mmbridge.llm.templates import TemplateName
 from mmbridge.llm.trim import only_at
@@ -41,7 +43,8 @@ class LanguageModel(Generating):
 
     Dropout acts in LoRA's adapters only, and only in training: the model itself always runs in eval mode.
     ``context`` is the batch in work during ``forward``, ``generate`` and ``stream``, for hooks on ``layers`` to read.
-    ``packing`` is set by an engine: without it every sample of a batch has its own row.
+    ``packing`` is set by an engine: without it every sample of a batch has its own row. ``recompute`` says what blocks
+    do not keep for the backward pass.
 
     Raises:
         RecipeError: the model's parts are not found where a causal LM has them, or its chat template cannot be used.
@@ -53,6 +56,7 @@ class LanguageModel(Generating):
         self.prompter = Prompter(tokenizer, config.template, config.separator, config.system)
         self.context: ForwardContext | None = None
         self.packing: Packing | None = None
+        self.recompute = NOTHING
         if not isinstance(self.head, nn.Module):
             raise RecipeError(config.path, f"expected an output head, found none in {type(model).__name__}")
         self._layers = _name_of_layers(model, config.path)
@@ -158,7 +162,9 @@ class LanguageModel(Generating):
         elif context.padding == "left":
             inputs |= {"attention_mask": context.mask, "position_ids": context.positions}
         rows = placed(asked, context.embeds)
-        with self.during(context), self._head_reads(rows), only_at(self.layers[-1], rows):
+        *lower, last = self.layers
+        kept = recomputed(lower, self.recompute, partial(self.during, context))
+        with self.during(context), self._head_reads(rows), only_at(last, rows), kept:
             logits = self.model(**inputs, use_cache=False).logits[0]
         if not np.array_equal(
             asked, context.predicting

@@ -46,7 +46,7 @@ def test_what_trains_or_is_of_another_format_is_left_alone() -> None:
 
 
 def test_without_the_memory_nothing_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "_free", lambda: 100)
+    monkeypatch.setattr(layout, "free_memory", lambda device: 100)
     assert turned_in(maps(), TurnedWeights()) == set()
 
 

@@ -7,7 +7,7 @@ Number formats change at two places only: a connector takes features into its ow
 perceptual tokens into the LLM's. On disk a bridge is a folder: ``mmbridge.bridge_folder``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from mmbridge.conversing import Conversing
 from mmbridge.data.batch import Batch
 from mmbridge.data.collate import Collate
 from mmbridge.data.sample import MediumKind
-from mmbridge.encoders.base import Tiling, blank
+from mmbridge.encoders.base import Features, Tiling, blank
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.prompt import Prompter
 from mmbridge.llm.sample_prompt import AskedPrompt, LearntPrompt
@@ -138,19 +138,25 @@ class Bridge(Conversing, ModelHubMixin):
             counts[config.medium] = [own + other for own, other in zip(mine, others, strict=True)]
         return placed(batch, counts)
 
-    def perceive(self, batch: Batch) -> Perceived:
+    def encode(self, batch: Batch) -> dict[str, Features]:
+        """What encoders see in the media of a batch; those that have nothing to see are left out.
+
+        An encoder runs once over all its media of the batch, however many connectors read it.
+        """
+        return {name: self._encoder(name).encode(batch.views[name]) for name in self.prepare if batch.views[name]}
+
+    def perceive(self, batch: Batch, features: Mapping[str, Features] | None = None) -> Perceived:
         """What the LLM reads in place of the media of a batch.
 
-        An encoder runs once over all its media of the batch, however many connectors read it. Where several
-        connectors read a medium, their tokens follow each other in the recipe's order.
+        Where several connectors read a medium, their tokens follow each other in the recipe's order.
 
         Every connector runs in every batch, on nothing where its medium is missing: processes that train together
         must run the same modules (ZeRO gathers their weights and sums their gradients as they run).
+
+        Args:
+            features: what ``encode`` makes of it, where that is at hand.
         """
-        features = {}
-        for name in self.prepare:
-            if batch.views[name]:
-                features[name] = self._encoder(name).encode(batch.views[name])
+        features = self.encode(batch) if features is None else features
         found: dict[MediumKind, list[list[Tensor]]] = {}
         resting = []
         for name, config in self.recipe.connectors.items():
@@ -177,9 +183,13 @@ class Bridge(Conversing, ModelHubMixin):
             resting=found.resting,
         )
 
-    def forward(self, batch: Batch) -> BridgeOutput:
-        """Logits at the supervised positions of a training batch."""
-        found = self.perceive(batch)
+    def forward(self, batch: Batch, perceived: Perceived | None = None) -> BridgeOutput:
+        """Logits at the supervised positions of a training batch.
+
+        Args:
+            perceived: what ``perceive`` makes of it, where that is at hand.
+        """
+        found = self.perceive(batch) if perceived is None else perceived
         context = self.llm.read(batch.prompts, found.tokens, batch.media, found.resting)
         output = self.llm(context)
         return BridgeOutput(output.logits, output.targets, context)

@@ -4,14 +4,12 @@ A step's loss is the sum over all its batches, on all processes, divided by the 
 number is known before the first backward pass, so a step's gradient is that of one big batch however it is cut.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from mmbridge.data.batch import Batch
-
-if TYPE_CHECKING:
-    from mmbridge.bridge import BridgeOutput
+from mmbridge.objectives.run import BatchRun
 
 
 class Objective(Protocol):
@@ -21,6 +19,6 @@ class Objective(Protocol):
         """How many terms the sum over this batch has."""
         ...
 
-    def __call__(self, output: "BridgeOutput", batch: Batch) -> Tensor:
+    def __call__(self, run: BatchRun) -> Tensor:
         """The sum of the terms, a scalar in float32."""
         ...

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
 from mmbridge.objectives.config import ObjectiveConfig
+from mmbridge.objectives.run import BatchRun
 
 
 class WeightedObjectives(nn.Module):
@@ -25,7 +26,7 @@ class WeightedObjectives(nn.Module):
 
     def forward(self, batch: Batch, terms: Sequence[int]) -> Tensor:
         """This batch's part of each objective's weighted mean over ``terms`` terms: (objectives,), float32."""
-        output = self.bridge(batch)
+        run = BatchRun(self.bridge, batch)
         weighed = zip(self._objectives, terms, strict=True)
-        parts = [objective(output, batch) * (weight / max(1, count)) for (objective, weight), count in weighed]
+        parts = [objective(run) * (weight / max(1, count)) for (objective, weight), count in weighed]
         return torch.stack(parts)

@@ -12,6 +12,7 @@ from mmbridge.bridge import Bridge
 from mmbridge.data.sample import Sample, conversation
 from mmbridge.objectives.config import NextTokenConfig
 from mmbridge.objectives.next_token import NextToken
+from mmbridge.objectives.run import BatchRun
 from mmbridge.objectives.weighted import WeightedObjectives
 from tests.tiny_bridge import tiny_recipe
 
@@ -54,7 +55,7 @@ def test_loss_is_that_of_transformers(parts: Path) -> None:
     batch = bridge.collate()(SAMPLES)
     objective = NextToken()
     with torch.no_grad():
-        mean = objective(bridge(batch), batch) / objective.terms(batch)
+        mean = objective(BatchRun(bridge, batch)) / objective.terms(batch)
     assert_close(float(mean), reference_loss(parts / "llm"), rtol=1e-6, atol=0)
 
 

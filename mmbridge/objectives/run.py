@@ -1,0 +1,38 @@
+"""A batch on its way through a bridge, for the objectives: each part runs when one of them first asks for it, and once.
+
+Some losses read what the LLM says, others what connectors or encoders make of media; where no objective of a stage
+reads the LLM, it does not run.
+"""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mmbridge.data.batch import Batch
+from mmbridge.encoders.base import Features
+from mmbridge.perceived import Perceived
+
+if TYPE_CHECKING:
+    from mmbridge.bridge import Bridge, BridgeOutput
+
+
+class BatchRun:
+    """One forward pass over ``batch``, as far as it is asked for."""
+
+    def __init__(self, bridge: "Bridge", batch: Batch) -> None:
+        self.bridge, self.batch = bridge, batch
+
+    @cached_property
+    def features(self) -> dict[str, Features]:
+        """Of the batch's media, by encoder; those that have nothing to see are left out."""
+        return self.bridge.encode(self.batch)
+
+    @cached_property
+    def perceived(self) -> Perceived:
+        """What the LLM reads in place of the media."""
+        return self.bridge.perceive(self.batch, self.features)
+
+    @cached_property
+    def output(self) -> "BridgeOutput":
+        """Logits at the supervised positions."""
+        output: BridgeOutput = self.bridge(self.batch, self.perceived)
+        return output

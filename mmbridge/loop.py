@@ -11,6 +11,7 @@ from mmbridge.data.batch import Batch
 from mmbridge.engine import Engine
 from mmbridge.errors import MMBridgeError
 from mmbridge.flops import StepFlops
+from mmbridge.peak import joint_rate
 from mmbridge.ranks import Ranks
 
 
@@ -21,8 +22,9 @@ class Step:
     All figures are those of all processes together. ``left_out`` is empty, or says why the step was not taken.
 
     ``lr`` and ``grad_norm`` (before clipping) are those of this step; ``tokens`` are supervised, ``perceptual`` ones
-    stand for media; ``needed_flops`` and ``executed_flops`` are those of ``mmbridge.flops``; ``seconds`` include
-    waiting for data, and what the caller did since the last step does not count.
+    stand for media; ``needed_flops`` and ``executed_flops`` are those of ``mmbridge.flops``, ``peak_flops`` what
+    all devices could have executed in the same time, or ``None`` where ``mmbridge.peak`` does not know; ``seconds``
+    include waiting for data, and what the caller did since the last step does not count.
     """
 
     number: int
@@ -36,6 +38,7 @@ class Step:
     perceptual: int
     needed_flops: int
     executed_flops: int
+    peak_flops: float | None
     seconds: float
 
 
@@ -56,6 +59,7 @@ def fit(
         MMBridgeError: one such step more; its samples are named.
     """
     source, ranks, flops = iter(batches), engine.ranks, StepFlops(engine.bridge)
+    peak = joint_rate(engine)
     for number in range(first + 1, steps + 1):
         began = time.perf_counter()
         taken = next(source, ())
@@ -86,6 +90,7 @@ def fit(
                 fix = "lower the learning rate, clip the gradient, or look at these samples"
                 raise MMBridgeError(f"step {number}: {left_out}; {fix}")
             spare -= 1
+        seconds = time.perf_counter() - began
         yield Step(
             number=number,
             left_out=left_out,
@@ -98,7 +103,8 @@ def fit(
             perceptual=perceptual,
             needed_flops=needed,
             executed_flops=executed,
-            seconds=time.perf_counter() - began,
+            peak_flops=None if peak is None else peak * seconds,
+            seconds=seconds,
         )
 
 

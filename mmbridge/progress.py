@@ -10,10 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from mmbridge.loop import Step
+from mmbridge.peak import needed_mfu
 
 
 class TrainingProgress:
-    """Loss, rate and time left of a stage; loss and rate are means since the last time they were shown.
+    """Loss, rate, needed-MFU where it is known, and time left of a stage; all but the last are means since the last
+    time they were shown.
 
     Args:
         stage: its name.
@@ -68,4 +70,7 @@ class TrainingProgress:
         loss = sum(step.loss for step in self._recent) / len(self._recent)
         rate = sum(step.samples for step in self._recent) / sum(step.seconds for step in self._recent)
         left = (time.monotonic() - self._began) / (number - self._first) * (self._steps - number)
-        return f"loss {loss:.4f}  {rate:.0f} samples/s  {timedelta(seconds=round(left))} left"
+        needed = sum(step.needed_flops for step in self._recent)
+        mfu = needed_mfu(needed, *(step.peak_flops for step in self._recent))
+        shown = "".join(f"  {each:.0%} needed-MFU" for each in mfu.values())
+        return f"loss {loss:.4f}  {rate:.0f} samples/s{shown}  {timedelta(seconds=round(left))} left"

@@ -52,7 +52,8 @@ class Ledger:
 
 @pytest.fixture(autouse=True)
 def needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This engine's bridge has no parts to read: a batch needs ten FLOPs a sample."""
+    """This engine's bridge has no parts to read: a batch needs ten FLOPs a sample, and a device makes a hundred."""
+    monkeypatch.setattr(loop, "joint_rate", lambda engine: 100.0)
     monkeypatch.setattr(loop, "StepFlops", lambda bridge: lambda batch: (10 * len(batch), 11 * len(batch)))
 
 
@@ -85,6 +86,7 @@ def test_a_step_is_all_its_batches_then_one_step() -> None:
     assert [(step.number, step.samples, step.tokens, step.perceptual) for step in steps] == [(1, 3, 6, 9), (2, 2, 2, 6)]
     assert [step.loss for step in steps] == [1.0, 1.0]
     assert [(step.needed_flops, step.executed_flops) for step in steps] == [(30, 33), (20, 22)]
+    assert all(step.peak_flops == 100 * step.seconds for step in steps)
     assert (steps[0].lr, steps[0].grad_norm, steps[0].losses) == (0.5, 1.0, {"next_token": 1.0})
 
 

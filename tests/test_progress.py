@@ -20,15 +20,16 @@ STEP = Step(
     perceptual=128,
     needed_flops=10**9,
     executed_flops=10**9,
+    peak_flops=None,
     seconds=0.5,
 )
 
 
-def shown(terminal: bool) -> str:
+def shown(terminal: bool, step: Step = STEP) -> str:
     file = StringIO()
     with TrainingProgress("align", 7, 3, Console(file=file, width=100, force_terminal=terminal)) as progress:
         for number in range(1, 8):
-            progress.step(replace(STEP, number=number, loss=float(number)))
+            progress.step(replace(step, number=number, loss=float(number)))
             if number == 4:
                 progress.say("validation/loss 0.5000")
     return file.getvalue()
@@ -45,6 +46,11 @@ def test_plain_lines_where_nobody_watches() -> None:
     ]
     assert "align  validation/loss 0.5000" in shown(terminal=False)
     assert shown(terminal=False).splitlines()[-1].endswith("0:00:00 left")
+
+
+def test_needed_mfu_where_it_is_known() -> None:
+    lines = shown(terminal=False, step=replace(STEP, peak_flops=2.5e9)).splitlines()
+    assert lines[1].startswith("align  step 3/7  loss 2.5000  16 samples/s  40% needed-MFU  ")
 
 
 def test_a_bar_on_a_terminal() -> None:

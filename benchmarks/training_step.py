@@ -2,19 +2,21 @@
 
 Same weights, images, token ids, frozen parts and supervised tokens; forward and backward, without the optimiser, in
 float32. transformers' class runs as its users run it, with gradient checkpointing, and without. Before anything is
-timed, the projector's gradient must be the same. Four settings, with the same prompt in front of every image:
+timed, the projector's gradient must be the same. Five settings, with the same prompt in front of every image:
 
     live            a caption an image
     cached          the same, with the encoder's features at hand
     five captions   of each image, cached
     instruct        answers of very unequal lengths, in micro-batches; ours are dealt by length and packed
+    fixed length    the same, where transformers' class is fed as nanoVLM feeds its own (``rows.py``)
 
-Writes ``results/training_step.json``: seconds and ratios, the FLOPs each executes as torch counts them, and those the
-step needs.
+Writes ``results/training_step.json``: seconds of CPU time, samples in one and ratios, the FLOPs each executes as torch
+counts them, and those the step needs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,8 +25,9 @@ import torch
 from paired import lines, paired
 from random_llava import SHAPES, Shape, options, write
 from record import Record
+from rows import Rows, fixed, knapsacks, padded
 from transformers import LlavaForConditionalGeneration
-from twin_batch import Text, batch, captions, inputs, instructions, pictures
+from twin_batch import Text, batch, captions, instructions, pictures
 
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
@@ -57,12 +60,28 @@ STAGE = StageConfig.model_validate(
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """How transformers' class is run: on which rows, and with gradient ``checkpointing`` or without."""
+
+    rows: Rows
+    checkpointing: bool = False
+
+
+AS_USED = {"transformers, with checkpointing": Peer(padded, checkpointing=True), "transformers": Peer(padded)}
+AS_NANOVLM = {"transformers, fixed length": Peer(fixed), "transformers, knapsacks": Peer(knapsacks)}
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
-    """``texts`` for a shape, ``micro`` of them in a forward pass of transformers; ``cached``: ours has features."""
+    """``texts`` for a shape, ``micro`` of them in a forward pass of transformers; ``cached``: ours has features.
+
+    The first of ``peers`` is the baseline.
+    """
 
     texts: Callable[[Shape], list[Text]]
     micro: int
     cached: bool
+    peers: Mapping[str, Peer] = field(default_factory=lambda: AS_USED)
 
 
 SETTINGS = {
@@ -70,6 +89,7 @@ SETTINGS = {
     "cached": Setting(lambda shape: captions(shape, shape.samples, 1), 4, cached=True),
     "five captions": Setting(lambda shape: captions(shape, 2, 5), 10, cached=True),
     "instruct": Setting(lambda shape: instructions(shape, 16), 4, cached=False),
+    "fixed length": Setting(lambda shape: instructions(shape, 16), 4, cached=False, peers=AS_NANOVLM),
 }
 
 
@@ -106,26 +126,26 @@ def _dealt(shape: Shape, texts: Sequence[Text], micro: int) -> list[list[Text]]:
 
 
 def theirs(
-    folder: Path, shape: Shape, texts: Sequence[Text], micro: int
-) -> tuple[LlavaForConditionalGeneration, Callable[[bool], object]]:
-    """transformers' class, and a step of it with checkpointing or without."""
+    folder: Path, shape: Shape, texts: Sequence[Text], setting: Setting
+) -> tuple[LlavaForConditionalGeneration, dict[str, Callable[[], object]]]:
+    """transformers' class, and a step of it as each peer."""
     model: Any = LlavaForConditionalGeneration.from_pretrained(folder)
     freeze(model).train()
     model.model.multi_modal_projector.requires_grad_(True)
     images = pictures(shape, texts)
-    batches = [inputs(shape, texts[at : at + micro], images) for at in range(0, len(texts), micro)]
     supervised = torch.tensor(sum(len(text.answer) for text in texts))
 
-    def step(checkpointing: bool) -> None:
+    def step(peer: Peer, batches: Sequence[Mapping[str, Any]]) -> None:
         model.zero_grad()
-        if checkpointing:
+        if peer.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         else:
             model.gradient_checkpointing_disable()
         for each in batches:
             model(**each, num_items_in_batch=supervised, use_cache=False).loss.backward()
 
-    return model, step
+    peers = setting.peers.items()
+    return model, {name: partial(step, each, each.rows(shape, texts, images, setting.micro)) for name, each in peers}
 
 
 def difference(bridge: Bridge, model: Any) -> float:
@@ -151,25 +171,23 @@ def measured(shape: Shape, setting: Setting, rounds: int) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         write(shape, Path(folder))
         bridge, batches, step = ours(Path(folder), shape, texts, setting)
-        model, other = theirs(Path(folder), shape, texts, setting.micro)
-    variants: Mapping[str, Callable[[], object]] = {
-        "transformers, with checkpointing": lambda: other(True),
-        "transformers": lambda: other(False),
-        "mmbridge": step,
-    }
+        model, others = theirs(Path(folder), shape, texts, setting)
     apart = {}
     step()
-    for name in list(variants)[:2]:
-        variants[name]()
+    for name, other in others.items():
+        other()
         apart[name] = difference(bridge, model)
     needed = StepFlops(bridge).needed
+    variants = {**others, "mmbridge": step}
+    times = paired(variants, rounds)
     return {
         "gradient apart from": apart,
         "executed FLOPs": {name: executed_flops(variant) for name, variant in variants.items()},
         "needed FLOPs": sum(map(needed, batches)),
         "rounds": rounds,
         "threads": torch.get_num_threads(),
-        "times": paired(variants, rounds),
+        "times": times,
+        "samples per second": {name: len(texts) / each["seconds"] for name, each in times.items()},
     }
 
 
@@ -185,7 +203,8 @@ def main() -> None:
         found = record.figures[key]
         print("\n".join([name, *lines(found["times"])]))
         for variant, executed in found["executed FLOPs"].items():
-            print(f"{variant:<40}executes {executed / found['needed FLOPs']:.2f} times what is needed")
+            rate, times = found["samples per second"][variant], executed / found["needed FLOPs"]
+            print(f"{variant:<40}{rate:>9.2f} samples/s; executes {times:.2f} times what is needed")
 
 
 if __name__ == "__main__":

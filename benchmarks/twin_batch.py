@@ -36,19 +36,19 @@ class Text:
 def captions(shape: Shape, images: int, each: int) -> list[Text]:
     """``each`` captions of every image, asked for in the same words."""
     draw = torch.Generator().manual_seed(0)
-    before, after = _ids(shape, shape.before, draw), _ids(shape, shape.after, draw)
-    return [Text(before, n // each, after, _ids(shape, shape.answer, draw)) for n in range(images * each)]
+    before, after = _random(shape, shape.before, draw), _random(shape, shape.after, draw)
+    return [Text(before, n // each, after, _random(shape, shape.answer, draw)) for n in range(images * each)]
 
 
 def instructions(shape: Shape, count: int) -> list[Text]:
     """Questions and answers of very unequal lengths, one in sixteen without an image."""
     draw = torch.Generator().manual_seed(0)
-    before = _ids(shape, shape.before, draw)
+    before = _random(shape, shape.before, draw)
     scale = (3.5 + torch.randn(count, generator=draw)).exp()
     made = []
     for number, length in enumerate(scale.clamp(2, 12 * shape.answer).int().tolist()):
         image = None if number % 16 == 15 else number
-        made.append(Text(before, image, _ids(shape, shape.after, draw), _ids(shape, length, draw)))
+        made.append(Text(before, image, _random(shape, shape.after, draw), _random(shape, length, draw)))
     return made
 
 
@@ -66,20 +66,27 @@ def batch(texts: Sequence[Text], images: Tensor, encoder: str) -> Batch:
     return Batch(prompts, {encoder: [Views(images[number][None]) for number in shown]}, (), (), media)
 
 
-def inputs(shape: Shape, texts: Sequence[Text], images: Tensor) -> dict[str, Any]:
-    """Keywords for ``LlavaForConditionalGeneration``: a row a text, padded on the right."""
-    rows = [
-        [*text.before, *([] if text.image is None else [IMAGE] * shape.visual), *text.after, *text.answer]
-        for text in texts
-    ]
-    ids = torch.full((len(rows), max(map(len, rows))), PAD)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+def inputs(shape: Shape, texts: Sequence[Text], images: Tensor, length: int = 0) -> dict[str, Any]:
+    """Keywords for ``LlavaForConditionalGeneration``: a row a text, padded on the right, to ``length`` at least."""
+    rows = [ids(shape, text) for text in texts]
+    words = torch.full((len(rows), max(length, *map(len, rows))), PAD)
+    mask, labels = torch.zeros_like(words), torch.full_like(words, -100)
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        ids[number, : len(row)], mask[number, : len(row)] = torch.tensor(row), 1
+        words[number, : len(row)], mask[number, : len(row)] = torch.tensor(row), 1
         labels[number, len(row) - len(text.answer) : len(row)] = torch.tensor(text.answer)
+    return {"input_ids": words, "attention_mask": mask, "labels": labels, **seen(texts, images)}
+
+
+def ids(shape: Shape, text: Text) -> list[int]:
+    """What transformers reads of a text: a token for every perceptual one."""
+    image = [] if text.image is None else [IMAGE] * shape.visual
+    return [*text.before, *image, *text.after, *text.answer]
+
+
+def seen(texts: Sequence[Text], images: Tensor) -> dict[str, Tensor]:
+    """The images of these texts, in their order, as a keyword; none without any."""
     pixels = [images[text.image] for text in texts if text.image is not None]
-    seen = {"pixel_values": torch.stack(pixels)} if pixels else {}
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, **seen}
+    return {"pixel_values": torch.stack(pixels)} if pixels else {}
 
 
 def _prompt(name: str, text: Text) -> Prompt:
@@ -90,5 +97,5 @@ def _prompt(name: str, text: Text) -> Prompt:
     return Prompt(name, ids, supervised, places, "")
 
 
-def _ids(shape: Shape, count: int, draw: torch.Generator) -> tuple[int, ...]:
+def _random(shape: Shape, count: int, draw: torch.Generator) -> tuple[int, ...]:
     return tuple(torch.randint(len(WORDS), shape.vocabulary, (count,), generator=draw).tolist())

@@ -4,7 +4,7 @@ Symbols: V views, N → M tokens of a view, D_enc → D_c → D_llm widths, B me
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -30,6 +30,15 @@ class Resampler(Protocol):
 
     def grid(self, grid: Grid) -> Grid:
         """The grid one view of this grid becomes."""
+        ...
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A part of a connector that may start from weights trained elsewhere."""
+
+    def initialise(self) -> None:
+        """Takes them, where its config names some. What is saved and loaded has no need of them."""
         ...
 
 

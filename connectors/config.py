@@ -72,6 +72,53 @@ class PixelShuffleConfig(Config):
         return PixelShuffle(divided(facts, (1, self.factor, self.factor), f"{key}.factor"), key)
 
 
+class TextBranchConfig(Config):
+    """Text beside the queries of a Q-Former: words, positions, and a feed-forward of its own in every block."""
+
+    vocabulary: Count = 30523
+    """Words: BERT's 30,522, and the ``[DEC]`` that begins what BLIP-2 learns to generate."""
+    positions: Count = 512
+    """The longest text, in tokens."""
+
+
+class QFormerConfig(Config):
+    """Learned queries in a BERT read features in every second block (BLIP-2's Q-Former)."""
+
+    kind: Literal["qformer"] = "qformer"
+    queries: Count = 32
+    """How many perceptual tokens a view becomes."""
+    width: Count = 768
+    layers: Count = 12
+    heads: Count = 12
+    feed_forward: Count = 3072
+    """Width inside the feed-forwards."""
+    cross_every: Count = 2
+    """Queries attend to the features in the first block and in every so-manyth after it."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """On embeddings, attention weights and every residual branch, while it trains."""
+    normalise_features: bool = True
+    """Whether features pass a LayerNorm of the connector's own, in place of the encoder's final norm."""
+    text: TextBranchConfig | None = None
+    """Needed where text is read beside the queries; without it there are none of its weights."""
+    init: str | None = None
+    """A folder or hub id of transformers' BLIP-2, InstructBLIP or BERT, whose weights training starts from."""
+    revision: str | None = None
+    """Branch, tag or commit of ``init`` on the hub."""
+
+    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+        from mmbridge.connectors.qformer import QFormer
+
+        return QFormer(self, facts, key)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads: expected a divisor of width {self.width}, found {self.heads}")
+        if self.revision is not None and self.init is None:
+            raise ValueError("revision: only init has one; name what to start from, or leave it out")
+        return self
+
+
 class LinearConfig(Config):
     """One linear map."""
 
@@ -111,7 +158,8 @@ class MLPConfig(Config):
 
 
 ResamplerConfig = Annotated[
-    IdentityConfig | AveragePoolConfig | ConcatConfig | PixelShuffleConfig, Field(discriminator="kind")
+    IdentityConfig | AveragePoolConfig | ConcatConfig | PixelShuffleConfig | QFormerConfig,
+    Field(discriminator="kind"),
 ]
 ProjectorConfig = Annotated[LinearConfig | MLPConfig, Field(discriminator="kind")]
 

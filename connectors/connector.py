@@ -21,15 +21,16 @@ class Connector(nn.Module):
 
     Parameters are named ``resampler.*``, ``projector.*``, ``position`` (tokens of a view, D_llm), ``newline`` (D_llm)
     and ``end_token`` (D_llm), those the config asks for. They start as torch starts them; positions start at zero,
-    newline and end token from a normal distribution of variance 1/D_llm, as LLaVA-NeXT's newline does.
+    newline and end token from a normal distribution of variance 1/D_llm, as LLaVA-NeXT's newline does. ``source`` is
+    what the encoders give together, ``facts`` what the resampler makes of it.
     """
 
     def __init__(self, config: ConnectorConfig, facts: Sequence[EncoderFacts], width: int, key: str) -> None:
         super().__init__()
         self.key = key
-        source = _joined_facts(facts, config.encoders, key)
-        self.resampler = config.resampler.build(source, f"{key}.resampler")
-        self.facts = self.resampler.facts(source)
+        self.source = _joined_facts(facts, config.encoders, key)
+        self.resampler = config.resampler.build(self.source, f"{key}.resampler")
+        self.facts = self.resampler.facts(self.source)
         self.projector = config.projector.build(self.facts.width, width)
         zeros = torch.zeros(self.facts.tokens, width)
         self.position = nn.Parameter(zeros) if config.position == "learned" else None

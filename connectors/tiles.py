@@ -20,8 +20,11 @@ from mmbridge.encoders.base import Grid, Tiling
 def visible(grid: Grid, tiling: Tiling) -> tuple[range, range]:
     """Rows and columns of the tiles' joint grid that show the image.
 
-    Padding is even on both sides. A row that is partly padding stays: a side's padding is rounded down.
+    Padding is even on both sides. A row that is partly padding stays: a side's padding is rounded down. Queries, which
+    stand in one row, have no places in the image: all of them stay.
     """
+    if grid.height == 1 < grid.width:
+        return range(tiling.rows), range(tiling.columns * grid.width)
     height, width = tiling.rows * grid.height, tiling.columns * grid.width
     if tiling.width / tiling.height > width / height:
         shown = _whole(tiling.height * (width / tiling.width))

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
+from mmbridge.connectors.base import Pretrained
 from mmbridge.connectors.connector import Connector
 from mmbridge.context import ForwardContext
 from mmbridge.conversing import Conversing
@@ -60,7 +61,7 @@ class Bridge(Conversing, ModelHubMixin):
     ``encoders`` and ``connectors`` by their names in the recipe, ``llm``; ``unfrozen`` names the parameters of frozen
     parts that need not be as their sources have them (LoRA's, and those a stage trained); ``stage`` is the last stage
     that trained it and ``metrics`` what was measured then; ``features`` are those encoded before, while it trains.
-    Connectors start the same for the same recipe.
+    Connectors start the same for the same recipe; ``initialise`` gives them weights trained elsewhere.
 
     Args:
         recipe: what to build; ``self.recipe`` is the same with its frozen parts pinned and without ``features``, which
@@ -92,6 +93,16 @@ class Bridge(Conversing, ModelHubMixin):
         read = {name: encoders[name] for name in recipe.read_encoders}
         self.prepare = {name: (each.medium, each.prepare) for name, each in read.items()}
         self.eval()
+
+    def initialise(self) -> None:
+        """Gives connectors the weights that their configs name to start from, which a bridge loaded does not need.
+
+        Raises:
+            RecipeError: they cannot be found or read, or are of another shape.
+        """
+        for part in self.connectors.modules():
+            if isinstance(part, Pretrained):
+                part.initialise()
 
     @property
     def prompter(self) -> Prompter:

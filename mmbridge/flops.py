@@ -1,15 +1,13 @@
 """The floating-point operations that a training step of a bridge needs, as closed formulas; nothing runs.
 
-Symbols: V views, n tokens of a view inside its encoder, D the encoder's width, b blocks up to the deepest tap, R tokens
-that a connector projects. A multiply-add is two FLOPs.
+Symbols: V views, n tokens of a view inside its encoder, D the encoder's width, b blocks up to the deepest tap. A
+multiply-add is two FLOPs.
 
     encoder     per view: 2·n·(matrices of b blocks) + 4·b·D·n² for attention + 2·cells·(patch convolution)
-    connector   2·R·(its matrices), three times over while it trains (output, weight's gradient, input's gradient);
-                the first matrix twice only, as frozen features need no gradient
+    connector   ``mmbridge.connector_flops``, medium by medium
     LLM         ``mmbridge.llm.flops``, sample by sample, what several begin with alike once
 
-Not counted: norms, activations, resampling without weights, and the pooling head behind an encoder's blocks. Of a tiled
-image, tokens that only show padding are not projected.
+Not counted: norms, activations, resampling without weights, and the pooling head behind an encoder's blocks.
 
 What is needed does not depend on how it is computed. What is executed can be more; that has a formula of its own here,
 and ``mmbridge.evaluation.flops`` counts it.
@@ -24,12 +22,11 @@ import numpy as np
 from torch import nn
 
 from mmbridge.bridge import Bridge
-from mmbridge.connectors.connector import Connector
-from mmbridge.connectors.tiles import packed_length
+from mmbridge.connector_flops import ConnectorFlops
 from mmbridge.context import Span
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
-from mmbridge.encoders.base import Tiling, Views
+from mmbridge.encoders.base import Views
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.flops import LanguageModelFlops, Row, Work
 from mmbridge.llm.reading import Reading, read
@@ -47,10 +44,9 @@ class StepFlops:
         self._bridge = bridge
         self._llm = LanguageModelFlops(bridge.llm)
         self._views = {name: encoder_flops(bridge.encoders[name]) for name in bridge.prepare}
-        self._token: dict[str, int] = {}
+        self._connectors = {name: ConnectorFlops(connector) for name, connector in bridge.connectors.items()}
         self._learning = set[MediumKind]()
         for name, config in bridge.recipe.connectors.items():
-            self._token[name] = _per_token(bridge.connectors[name])
             if any(parameter.requires_grad for parameter in bridge.connectors[name].parameters()):
                 self._learning.add(config.medium)
 
@@ -85,9 +81,7 @@ class StepFlops:
         """FLOPs of the connectors, forward and backward."""
         total = 0
         for name, config in self._bridge.recipe.connectors.items():
-            connector = self._bridge.connectors[name]
-            views = batch.views[config.encoders[0]]
-            total += self._token[name] * sum(_projected(connector, view.tiling) for view in views)
+            total += sum(self._connectors[name](view.tiling) for view in batch.views[config.encoders[0]])
         return total
 
     def llm(self, batch: Batch) -> int:
@@ -145,15 +139,3 @@ def encoder_flops(encoder: nn.Module) -> int:
     pixels = patch.in_channels // patch.groups * prod(patch.kernel_size)
     attention = 2 * len(used) * patch.out_channels * tokens**2
     return 2 * (tokens * sizes + attention + encoder.cells * pixels * patch.out_channels)
-
-
-def _per_token(connector: nn.Module) -> int:
-    first, *others = [*matrices(connector)]
-    learning = any(parameter.requires_grad for parameter in connector.parameters())
-    backward = sum(matrix.size * (learning + matrix.trains) for matrix in others) + first.size * first.trains
-    return 2 * (first.size + sum(matrix.size for matrix in others) + backward)
-
-
-def _projected(connector: nn.Module, tiling: Tiling | None) -> int:
-    assert isinstance(connector, Connector)
-    return connector.facts.tokens if tiling is None else packed_length(connector.facts.grid, tiling, newline=False)

@@ -87,11 +87,12 @@ class Run:
         """Gives a bridge the weights its stage starts from.
 
         Raises:
-            RecipeError: the stage before has not been trained here.
+            RecipeError: the stage before has not been trained here, or what a connector starts from does not fit.
             BridgeError: the bridge to start from is missing, or does not fit.
         """
         index = self.recipe.stages.index(stage)
         if stage.init == "fresh" or (stage.init == "previous" and index == 0):
+            bridge.initialise()
             return
         if stage.init == "previous":
             name = self.recipe.stages[index - 1].name

@@ -21,6 +21,7 @@ from mmbridge.llm.flops import Row
 from mmbridge.llm.recomputing import Recompute
 from mmbridge.llm.tree import Tree
 from mmbridge.torch_engine import TorchEngine
+from tests.connectors.qformers import SMALL
 from tests.tiny_step import FEED, GROUPS, HEADS, LAYERS, QUESTION, TOKENS, WIDTH, batch_of, image, sample, started
 
 OTHERS = 2 * WIDTH * HEADS + 3 * WIDTH * FEED
@@ -99,6 +100,14 @@ def test_samples_with_an_image_each(tmp_path: Path, family: str) -> None:
     assert flops.connectors(batch) == 3 * TOKENS * (2 * projector + 3 * projector)
     forward = executed_flops(lambda: engine.bridge.perceive(batch))
     assert forward == flops.encoders(batch) + 3 * TOKENS * 2 * projector
+
+
+def test_a_qformer_reads_the_images(tmp_path: Path) -> None:
+    """Its work is not a token's times their number (``test_connector_flops``); dropout changes nothing of it."""
+    engine = started(tmp_path, resampler=SMALL | {"kind": "qformer", "text": None, "dropout": 0.1})
+    batch, flops = batch_of(engine.bridge, *[sample(image(), QUESTION) for _ in range(3)]), StepFlops(engine.bridge)
+    assert_exact(engine, batch)
+    assert flops.connectors(batch) == 3 * flops.connectors(batch_of(engine.bridge, sample(image(), QUESTION))) > 0
 
 
 def test_texts_alone_and_several_images(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ RECOMPUTED = [(how, name) for how in (1, "selective") for name in (*ENGINES, *SH
 PRECISIONS = ("float32", "bfloat16")
 MEDIA = ("image", "text", "mixed")
 MUON = {"kind": "muon", "lr": 1e-2, "weight_decay": 0.1, "clip": 0.5}
+QFORMER = {"kind": "qformer", "queries": 5, "width": 32, "layers": 3, "heads": 4, "feed_forward": 48, "dropout": 0}
 STEPS = 4
 HELD_OUT = {
     "data": {"mix": [{"kind": "files", "path": "DATA", "task": "caption", "limit": 13}]},
@@ -91,7 +92,9 @@ def recipe(folder: Path, media: str, precision: str, batch: int, **changes: Any)
     } | changes
     quantization = stage.pop("quantization", None)
     llm = {"path": str(folder / ("wide" if quantization else "llm")), "quantization": quantization}
-    return tiny_recipe(folder, tiny_stage(**stage), llm=llm)
+    connector = {"encoders": ["image"], "projector": {"kind": "mlp", "depth": 2}}
+    connector["resampler"] = stage.pop("resampler", {"kind": "identity"})
+    return tiny_recipe(folder, tiny_stage(**stage), llm=llm, connectors={"image": connector})
 
 
 def config(name: str) -> EngineConfig:
@@ -216,6 +219,8 @@ def all_of_it(folder: str) -> dict[str, Any]:
         found |= {f"{name} muon": curve(muon, name, ranks) for name in ENGINES}
         mixed = recipe(parts, "mixed", "float32", batch=2)
         found |= {f"{name} mixed": curve(mixed, name, ranks) for name in OFFLOADED | SHARDED}
+        queried = recipe(parts, "mixed", "float32", batch=2, resampler=QFORMER)
+        found |= {f"{name} queried": curve(queried, name, ranks) for name in ENGINES | SHARDED}
         dealt = recipe(parts, "mixed", "float32", batch=2, budget=BUDGET)
         found |= {f"{name} dealt": curve(dealt, name, ranks) for name in ENGINES}
         for how, name in RECOMPUTED:
@@ -274,6 +279,14 @@ def test_muon_keeps_matrices_whole_under_zero(parts: Path, two: dict[str, Any]) 
     expected = as_one(parts, "mixed", "float32", optim=MUON)
     for engine in ENGINES:
         same(two[f"{engine} muon"], expected, 1e-4)  # Newton-Schulz works in bfloat16
+
+
+@pytest.mark.slow
+def test_a_qformer_takes_the_same_steps(parts: Path, two: dict[str, Any]) -> None:
+    """Its parts are called one by one, which is where ZeRO-3 gathers their weights; a process may have no image."""
+    expected = as_one(parts, "mixed", "float32", resampler=QFORMER)
+    for engine in ENGINES | SHARDED:
+        same(two[f"{engine} queried"], expected)
 
 
 @pytest.mark.slow

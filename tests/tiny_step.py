@@ -27,6 +27,7 @@ def started(
     *,
     layers: int = LAYERS,
     precision: str = "float32",
+    resampler: dict[str, Any] | None = None,
     **llm: Any,
 ) -> TorchEngine:
     """An engine of a bridge whose parts are below ``folder``, made there the first time; ``llm`` goes to its section.
@@ -37,8 +38,14 @@ def started(
         tiny_clip(folder / "clip")
         tiny_llm(folder / "llm", family, num_hidden_layers=layers)
     encoders = {"image": {"kind": "transformers", "path": str(folder / "clip"), "layer": -2}}
-    stage = tiny_stage(train=[*train], precision=precision)
-    recipe = tiny_recipe(folder, stage, encoders=encoders, llm={"path": str(folder / "llm")} | llm)
+    connector = {"encoders": ["image"], "projector": {"kind": "mlp", "depth": 2}}
+    recipe = tiny_recipe(
+        folder,
+        tiny_stage(train=[*train], precision=precision),
+        encoders=encoders,
+        connectors={"image": connector | ({"resampler": resampler} if resampler else {})},
+        llm={"path": str(folder / "llm")} | llm,
+    )
     bridge = Bridge(recipe)
     unfreeze(bridge, recipe.stages[0], "stages.align", parts=["connectors.", "llm."])
     return TorchEngine(bridge, recipe.stages[0], 1, "stages.align")

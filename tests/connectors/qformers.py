@@ -13,7 +13,6 @@ from transformers import (
     Blip2ForImageTextRetrieval,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
-    PreTrainedModel,
 )
 
 from mmbridge.connectors.config import QFormerConfig
@@ -58,19 +57,19 @@ def shake(model: nn.Module) -> None:
         nn.init.normal_(each, float(name.endswith("orm.weight")), 0.2, generator=draw)
 
 
-def blip2(folder: Path, features: int = FEATURES, *, text: bool = False, **changes: Any) -> PreTrainedModel:
+def blip2(folder: Path, features: int = FEATURES, *, text: bool = False, **changes: Any) -> Any:
     """BLIP-2: the one that generates, or the one for retrieval, which has the text branch."""
     config = Blip2Config(**_whole(features, use_qformer_text_input=text, **changes))
     return _saved((Blip2ForImageTextRetrieval if text else Blip2ForConditionalGeneration)(config), folder)
 
 
-def instructblip(folder: Path, **changes: Any) -> PreTrainedModel:
+def instructblip(folder: Path, **changes: Any) -> Any:
     return _saved(InstructBlipForConditionalGeneration(InstructBlipConfig(**_whole(FEATURES, **changes))), folder)
 
 
-def bert(folder: Path, **changes: Any) -> PreTrainedModel:
+def bert(folder: Path, **changes: Any) -> Any:
     """With the embeddings of segments at zero, as BLIP-2 leaves them out."""
-    model = BertModel(BertConfig(**_BERT | changes))
+    model: Any = BertModel(BertConfig(**_BERT | changes))
     shake(model)
     nn.init.zeros_(model.embeddings.token_type_embeddings.weight)
     model.save_pretrained(folder)
@@ -89,7 +88,7 @@ def _whole(features: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def _saved(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+def _saved(model: Any, folder: Path) -> Any:
     shake(model)
     model.save_pretrained(folder)
     return model.eval()

@@ -1,4 +1,4 @@
-"""A Q-Former inside a bridge: how many tokens, what it starts from, training, and loading without what it started from."""
+"""A Q-Former inside a bridge: how many tokens, what it starts from, training, and loading without that."""
 
 import shutil
 from pathlib import Path

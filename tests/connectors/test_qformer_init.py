@@ -58,10 +58,10 @@ def test_text_is_left_where_none_is_asked_for(tmp_path: Path) -> None:
     ours, whole = qformer(text=None, init=str(tmp_path)), qformer(init=str(tmp_path))
     image = pictures(16, 9)
     assert not any("text" in name or "words" in name for name in ours.state_dict())
-    queries = [each.read("queries", each.image(*image)).queries for each in (ours, whole)]
-    assert queries[0] is not None
-    assert queries[1] is not None
-    assert torch.equal(*queries)
+    one, other = (each.read("queries", each.image(*image)).queries for each in (ours, whole))
+    assert one is not None
+    assert other is not None
+    assert torch.equal(one, other)
 
 
 def test_half_precision_in_several_files(tmp_path: Path) -> None:

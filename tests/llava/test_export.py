@@ -228,6 +228,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"connector": {"resampler": {"kind": "pixel_shuffle", "factor": 2}}},
         "connectors.image.resampler: LLaVA has no resampler, found pixel_shuffle",
     ),
+    "Q-Former": (
+        {"connector": {"resampler": {"kind": "qformer", "width": 32, "heads": 4, "layers": 2, "feed_forward": 48}}},
+        "connectors.image.resampler: LLaVA has no resampler, found qformer",
+    ),
     "end token": (
         {"connector": {"end_token": True}},
         "connectors.image.end_token: LLaVA has no learned end token, found one",

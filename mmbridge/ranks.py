@@ -59,13 +59,17 @@ class Ranks:
         dist.all_gather(found, tensor)
         return found
 
+    def rows(self, tensor: Tensor) -> list[Tensor]:
+        """Each process's tensor (N, …), by rank; they differ in N alone, and are in main memory."""
+        lengths = [int(each) for each in self.gather(torch.tensor(len(tensor)))]
+        padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        return [each[:length] for each, length in zip(self.gather(padded), lengths, strict=True)]
+
     def texts(self, text: str) -> list[str]:
         """Each process's text, by rank."""
-        data = np.frombuffer(text.encode(), np.uint8)
-        lengths = [int(each) for each in self.gather(torch.tensor(len(data)))]
-        padded = torch.from_numpy(np.pad(data, (0, max(lengths) - len(data))))
-        rows = zip(self.gather(padded), lengths, strict=True)
-        return [row[:length].numpy().tobytes().decode() for row, length in rows]
+        data = torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
+        return [each.numpy().tobytes().decode() for each in self.rows(data)]
 
     def sum_(self, tensors: Iterable[Tensor]) -> None:
         """Puts the sum over the processes in place of each tensor, on its own device."""

@@ -78,7 +78,23 @@ class TextBranchConfig(Config):
     vocabulary: Count = 30523
     """Words: BERT's 30,522, and the ``[DEC]`` that begins what BLIP-2 learns to generate."""
     positions: Count = 512
-    """The longest text, in tokens."""
+    """How many places of a text there are embeddings for."""
+    tokenizer: str | None = None
+    """A folder or hub id of the tokenizer; the LLM's when left out."""
+    revision: str | None = None
+    """Branch, tag or commit of ``tokenizer`` on the hub."""
+    length: Annotated[int, Field(ge=3)] = 32
+    """Tokens to which texts are cut, their beginning and end among them."""
+    shared: Count | None = None
+    """Width of the space in which media and texts are compared; with it come the heads of ``itc``, ``itm``, ``itg``."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.length > self.positions:
+            raise ValueError(f"length: expected at most {self.positions}, the positions there are, found {self.length}")
+        if self.revision is not None and self.tokenizer is None:
+            raise ValueError("revision: only tokenizer has one; name it, or leave this out")
+        return self
 
 
 class QFormerConfig(Config):

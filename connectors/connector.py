@@ -46,7 +46,7 @@ class Connector(nn.Module):
         Raises:
             RecipeError: the encoders cut the media differently, or a resampler that needs full grids met a ragged one.
         """
-        sampled: Features = self.resampler(self._joined(features))
+        sampled: Features = self.resampler(self.joined(features))
         values: Tensor = self.projector(sampled.values.to(next(self.parameters()).dtype))
         if self.position is not None:
             values = values + self._positions(sampled)
@@ -66,7 +66,12 @@ class Connector(nn.Module):
         self._refuse_prefix()
         return packed_length(self.facts.grid, tiling, self.newline is not None) + (self.end_token is not None)
 
-    def _joined(self, features: Sequence[Features]) -> Features:
+    def joined(self, features: Sequence[Features]) -> Features:
+        """Those of several encoders over the same media as one, joined on the width.
+
+        Raises:
+            RecipeError: the encoders cut the media differently.
+        """
         first, *others = features
         if not others:
             return first

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mmbridge.connectors.bert_blocks import EPSILON, Block, KeyValue
 from mmbridge.connectors.config import QFormerConfig
 from mmbridge.connectors.qformer_init import initialise
+from mmbridge.connectors.text_heads import TextHeads
 from mmbridge.encoders.base import EncoderFacts, Features, Grid
 from mmbridge.errors import RecipeError
 
@@ -54,6 +55,25 @@ class KeysValues:
         """Those of other rows: ``rows`` (R',) says which of the R each is."""
         blocks = tuple(None if each is None else (each[0][rows], each[1][rows]) for each in self.blocks)
         return KeysValues(blocks, None if self.mask is None else self.mask[rows])
+
+    def above(self, other: "KeysValues") -> "KeysValues":
+        """These rows and, below them, those of another, of as many blocks and places."""
+        blocks = tuple(
+            None
+            if mine is None or theirs is None
+            else (torch.cat([mine[0], theirs[0]]), torch.cat([mine[1], theirs[1]]))
+            for mine, theirs in zip(self.blocks, other.blocks, strict=True)
+        )
+        if self.mask is None and other.mask is None:
+            return KeysValues(blocks)
+        return KeysValues(blocks, torch.cat([self._real(), other._real()]))
+
+    def _real(self) -> Tensor:
+        """(R, 1, 1, K), also where it is left out."""
+        if self.mask is not None:
+            return self.mask
+        key, _ = next(each for each in self.blocks if each is not None)
+        return torch.ones(len(key), 1, 1, key.shape[2], dtype=torch.bool, device=key.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +111,8 @@ class Embeddings(nn.Module):
 class QFormer(nn.Module):
     """N tokens of a view to M queries, which stand in one row and have no prefix.
 
-    Parameters are named ``feature_norm.*``, ``embeddings.*`` and ``blocks.N.*``, those the config asks for. They start
-    as BERT's do: matrices, embeddings and queries normal with a deviation of 0.02, biases 0.
+    Parameters are named ``feature_norm.*``, ``embeddings.*``, ``blocks.N.*`` and ``heads.*``, those the config asks
+    for. They start as BERT's do: matrices, embeddings and queries normal with a deviation of 0.02, biases 0.
 
     Args:
         config: sizes, and whether there is a text branch.
@@ -116,6 +136,9 @@ class QFormer(nn.Module):
             )
             for index in range(config.layers)
         )
+        text = config.text
+        shared = None if text is None else text.shared
+        self.heads = None if text is None or shared is None else TextHeads(config.width, shared, text.vocabulary)
         for each in self.parameters():
             if each.ndim == 2:
                 nn.init.normal_(each, std=_SPREAD)
@@ -130,6 +153,13 @@ class QFormer(nn.Module):
             RecipeError: they cannot be found or read, or are of another shape.
         """
         initialise(self.state_dict(), self.config, self.key)
+
+    @property
+    def table(self) -> Tensor:
+        """(K, W), the embeddings of the words of its text branch."""
+        words = self.embeddings.words
+        assert words is not None
+        return words.weight
 
     def facts(self, facts: EncoderFacts) -> EncoderFacts:
         return EncoderFacts(self.config.width, self.grid(facts.grid))

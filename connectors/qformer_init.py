@@ -3,7 +3,7 @@
 A BLIP-2 checkpoint has all of them, with a text branch if it is one for retrieval; InstructBLIP's always has one; what
 a Q-Former has no use for is left. BERT has the self-attention, the feed-forward, which queries and text both start
 from, and the embeddings of text; cross-attention, queries and the norm of features stay as drawn, and of a deeper BERT
-the first blocks are taken. Words that a checkpoint has not, as ``[DEC]`` in BERT, stay as drawn as well.
+the first blocks are taken. Words that a checkpoint has not, as ``[DEC]`` in BERT, and heads stay as drawn as well.
 
 differs from transformers: its BERT adds an embedding of the first segment to every word, which BLIP-2 leaves out.
 """
@@ -22,7 +22,7 @@ from mmbridge.connectors.config import QFormerConfig
 from mmbridge.errors import RecipeError
 from mmbridge.frozen import locate, quietly, reading, safetensors_in
 
-_WORDS = "embeddings.words.weight"
+_BY_WORD = ("embeddings.words.weight", "heads.bias")
 
 # our names, or their beginnings, and theirs
 _ATTENTION = {"out.": "output.dense.", "norm.": "output.LayerNorm."}
@@ -45,6 +45,9 @@ _BLIP_2 = {
     "embeddings.words.": "embeddings.word_embeddings.",
     "embeddings.positions.": "embeddings.position_embeddings.",
     "blocks.": "qformer.encoder.layer.",
+    "heads.image.": "vision_projection.",
+    "heads.text.": "text_projection.",
+    "heads.match.": "itm_head.",
 }
 _INSTRUCTBLIP = _BLIP_2 | {
     "embeddings.norm.": "qformer.embeddings.layernorm.",
@@ -63,6 +66,9 @@ _BERT = {
     "embeddings.words.": "embeddings.word_embeddings.",
     "embeddings.positions.": "embeddings.position_embeddings.",
     "blocks.": "encoder.layer.",
+    "heads.transform.": "cls.predictions.transform.dense.",
+    "heads.norm.": "cls.predictions.transform.LayerNorm.",
+    "heads.bias": "cls.predictions.bias",
 }
 _KNOWN = {
     "blip-2": (_BLIP_2, _BLIP_BLOCK),
@@ -96,6 +102,7 @@ def initialise(own: Mapping[str, Tensor], config: QFormerConfig, key: str) -> No
     wanted = {name: theirs for name in own for theirs in _theirs(name, *_KNOWN[whole.model_type])}
     with reading(folder, "safetensors"):
         found = _tensors(files, set(wanted.values()))
+    wanted = {name: theirs for name, theirs in wanted.items() if theirs in found or not name.startswith("heads.")}
     fitting = {name: _fitting(name, theirs, own[name], found.get(theirs), key) for name, theirs in wanted.items()}
     for name, tensor in fitting.items():
         own[name][: len(tensor)].copy_(tensor)
@@ -149,7 +156,7 @@ def _fitting(name: str, theirs: str, own: Tensor, found: Tensor | None, key: str
         fix = "set text to null" if text else ""
         raise RecipeError(key, f"expected a checkpoint with {theirs}, found none", fix)
     found = found[0] if theirs == "query_tokens" else found
-    fewer = name == _WORDS and len(found) <= len(own)
+    fewer = name in _BY_WORD and len(found) <= len(own)
     if found.shape[fewer:] != own.shape[fewer:]:
         raise RecipeError(key, f"{theirs}: expected shape {tuple(own.shape)}, found {tuple(found.shape)}")
     return found

@@ -31,7 +31,8 @@ class Batch:
 
     ``views`` holds for each encoder one entry a medium of its kind. ``media`` says for each prompt which of them its
     placeholders stand for, by number within their kind; where it is not given, every placeholder has its own, in the
-    order of the prompts. ``bad`` are the samples that are missing: a batch without any good one is empty.
+    order of the prompts. ``bad`` are the samples that are missing: a batch without any good one is empty. ``texts``
+    holds for each connector with a text branch the token ids of every sample's text.
     """
 
     prompts: "tuple[Prompt, ...]"
@@ -39,6 +40,7 @@ class Batch:
     samples: tuple[Sample, ...]
     bad: tuple[BadSample, ...] = field(default=())
     media: tuple[tuple[int, ...], ...] = field(default=())
+    texts: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.media:
@@ -52,7 +54,7 @@ class Batch:
     def __reduce__(self) -> Any:
         """Sent from a worker, every tensor takes a file descriptor: the views of an encoder go as one."""
         packed = {name: _packed(views) for name, views in self.views.items()}
-        return _unpacked, (self.prompts, packed, self.samples, self.bad, self.media)
+        return _unpacked, (self.prompts, packed, self.samples, self.bad, self.media, self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,9 @@ def _unpacked(
     samples: tuple[Sample, ...],
     bad: tuple[BadSample, ...],
     media: tuple[tuple[int, ...], ...],
+    texts: dict[str, list[tuple[int, ...]]],
 ) -> Batch:
-    return Batch(prompts, {name: _prepared(each) for name, each in packed.items()}, samples, bad, media)
+    return Batch(prompts, {name: _prepared(each) for name, each in packed.items()}, samples, bad, media, texts)
 
 
 def _prepared(packed: _Packed) -> list[Prepared]:

@@ -38,6 +38,7 @@ class Collate:
         length, max_length: with both, a sample that would be longer than so many positions is refused.
         tiling: how an image of a width and height will be cut into tiles, where it is.
         features: of media encoded before; a medium that all its encoders have there is not decoded.
+        texts: for each connector with a text branch, a sample's text as token ids.
     """
 
     prompt: "Callable[[Sample], Prompt]"
@@ -47,10 +48,12 @@ class Collate:
     tiling: Tile | None = None
     limits: Limits = field(default=LIMITS)
     features: "FeatureCache | None" = None
+    texts: Mapping[str, Callable[[Sample], tuple[int, ...]]] = field(default_factory=dict)
 
     def __call__(self, samples: Sequence[Sample | BadSample]) -> Batch:
         views: dict[str, list[Prepared]] = {name: [] for name in self.prepare}
         prompts, kept, bad, media = [], [], [], []
+        texts: dict[str, list[tuple[int, ...]]] = {name: [] for name in self.texts}
         opened: dict[_Key, _Media] = {}
         numbers: dict[_Key, int] = {}
         for sample in _all(samples):
@@ -60,18 +63,21 @@ class Collate:
             try:
                 prompt, prepared = self._made(sample, opened)
                 self._require_fit(sample, prompt, prepared)
+                read = {name: text(sample) for name, text in self.texts.items()}
             except UserError as error:
                 bad.append(BadSample(sample.id, error))
                 continue
             prompts.append(prompt)
             kept.append(sample)
+            for name, ids in read.items():
+                texts[name].append(ids)
             for medium, each in zip(sample.media, prepared, strict=True):
                 if _key(medium) not in numbers:
                     numbers[_key(medium)] = sum(kind == medium.kind for kind, _ in numbers)
                     for name, view in each.items():
                         views[name].append(view)
             media.append(tuple(numbers[_key(medium)] for medium in sample.media))
-        return Batch(tuple(prompts), views, tuple(kept), tuple(bad), tuple(media))
+        return Batch(tuple(prompts), views, tuple(kept), tuple(bad), tuple(media), texts)
 
     def positions(self, sample: Sample) -> int:
         """How long a sample is in the LLM's input, be that too long or not; needs ``length``.

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
+from mmbridge.branch_text import SaidText, branch_tokenizer
 from mmbridge.connectors.base import Pretrained
 from mmbridge.connectors.connector import Connector
 from mmbridge.context import ForwardContext
@@ -26,7 +27,7 @@ from mmbridge.data.collate import Collate
 from mmbridge.data.sample import MediumKind
 from mmbridge.encoders.base import Features, Tiling, blank
 from mmbridge.encoders.vision import VisionEncoder
-from mmbridge.llm.prompt import Prompter
+from mmbridge.llm.prompt import Prompt, Prompter
 from mmbridge.llm.sample_prompt import AskedPrompt, LearntPrompt
 from mmbridge.llm.splice import splice
 from mmbridge.llm.templates import TemplateName
@@ -61,6 +62,7 @@ class Bridge(Conversing, ModelHubMixin):
     ``encoders`` and ``connectors`` by their names in the recipe, ``llm``; ``unfrozen`` names the parameters of frozen
     parts that need not be as their sources have them (LoRA's, and those a stage trained); ``stage`` is the last stage
     that trained it and ``metrics`` what was measured then; ``features`` are those encoded before, while it trains.
+    ``branches`` are the tokenizers of connectors with a text branch.
     Connectors start the same for the same recipe; ``initialise`` gives them weights trained elsewhere.
 
     Args:
@@ -90,6 +92,11 @@ class Bridge(Conversing, ModelHubMixin):
                 connectors[name] = config.build(facts, self.llm.width, f"connectors.{name}")
         self.encoders, self.connectors = nn.ModuleDict(encoders), nn.ModuleDict(connectors)
         self.unfrozen = {f"llm.{name}" for name, each in self.llm.named_parameters() if each.requires_grad}
+        found = {
+            name: branch_tokenizer(config.resampler, self.llm.tokenizer, f"connectors.{name}.resampler")
+            for name, config in recipe.connectors.items()
+        }
+        self.branches = {name: branch for name, branch in found.items() if branch is not None}
         read = {name: encoders[name] for name in recipe.read_encoders}
         self.prepare = {name: (each.medium, each.prepare) for name, each in read.items()}
         self.eval()
@@ -136,8 +143,15 @@ class Bridge(Conversing, ModelHubMixin):
         """
         prompters = {None: self.prompter} | {name: self.llm.prompter_of(name) for name in templates}
         prompt = LearntPrompt(prompters) if training else AskedPrompt(self.prompter)
+        texts = {name: SaidText(branch) for name, branch in self.branches.items()} if training else {}
         tiled = next((prepare.tiling for _, prepare in self.prepare.values() if prepare.aspect == "tiles"), None)
-        return Collate(prompt, self.prepare, self.lengths, self.llm.max_length, tiled, features=self.features)
+        limit, features = self.llm.max_length, self.features
+        return Collate(prompt, self.prepare, self.lengths, limit, tiled, features=features, texts=texts)
+
+    def nothing(self) -> Batch:
+        """Two tokens, for a process that has no samples while the others have: modules must run in all of them."""
+        pad = self.llm.pad_id
+        return Batch((Prompt("", (pad, pad), (False, True), (), ""),), {name: [] for name in self.prepare}, ())
 
     def perceptual_tokens(self, batch: Batch) -> list[list[int]]:
         """How many perceptual tokens each placeholder of each sample becomes; nothing runs."""

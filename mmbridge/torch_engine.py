@@ -38,7 +38,7 @@ class TorchEngine:
         if stage.packing:
             with self.precision():
                 bridge.llm.packing = Packing(bridge.llm)
-        self._module = WeightedObjectives(bridge, stage.objectives)
+        self._module = WeightedObjectives(bridge, stage.objectives, f"{key}.objectives", ranks)
         self._compute: Callable[[Batch, Sequence[int]], Tensor] = self._module
         self._trainable = {name: each for name, each in bridge.named_parameters() if each.requires_grad}
         self._optimisers = optimisers(self._trainable, hidden_weights(bridge), stage.optim, f"{key}.optim")
@@ -60,10 +60,10 @@ class TorchEngine:
         return self._module.terms(batches)
 
     def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
-        if not len(batch):
+        if not len(batch) and not (self._module.joint and self.ranks.count > 1):
             return torch.zeros(len(self.names), device=self.bridge.device)
         with self.precision():
-            return self._compute(batch, terms)
+            return self._compute(batch, terms) if len(batch) else self._compute(self.bridge.nothing(), terms) * 0
 
     def backward(self, losses: Tensor, last: bool = True) -> None:
         if losses.requires_grad:

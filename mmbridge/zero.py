@@ -20,7 +20,6 @@ from mmbridge.data.batch import Batch
 from mmbridge.device import pick
 from mmbridge.engine_config import DeepSpeedEngineConfig
 from mmbridge.errors import RecipeError
-from mmbridge.llm.prompt import Prompt
 from mmbridge.ranks import Ranks
 from mmbridge.stage import StageConfig
 from mmbridge.torch_engine import TorchEngine
@@ -62,7 +61,6 @@ class ZeroEngine(TorchEngine):
         bridge.encoders.to(self._device)
         bridge.connectors.to(self._device)
         super().__init__(bridge, stage, steps, key, ranks)
-        self._nothing = _nothing(bridge)
         self._mapped = sharded(bridge.llm, self._device, _told(stage, config)) if self._zero == 3 else {}
         self._engine = self._start(config)
 
@@ -76,7 +74,7 @@ class ZeroEngine(TorchEngine):
 
     def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
         """As in ``Engine``; without samples the modules run all the same, on two tokens that count for nothing."""
-        return super().losses(batch, terms) if len(batch) else super().losses(self._nothing, terms) * 0
+        return super().losses(batch, terms) if len(batch) else super().losses(self.bridge.nothing(), terms) * 0
 
     def close(self) -> None:
         """Takes DeepSpeed's hooks off and makes the bridge whole again; in main memory where it was sharded."""
@@ -130,12 +128,6 @@ def _over(under: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         inner = under.get(key)
         both[key] = _over(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return both
-
-
-def _nothing(bridge: Bridge) -> Batch:
-    """Two tokens, for a process that has no samples while the others have: the modules must run in all of them."""
-    pad = bridge.llm.pad_id
-    return Batch((Prompt("", (pad, pad), (False, True), (), ""),), {name: [] for name in bridge.prepare}, ())
 
 
 def gathered(parameter: nn.Parameter) -> AbstractContextManager[object]:

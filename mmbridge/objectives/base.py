@@ -13,7 +13,13 @@ from mmbridge.objectives.run import BatchRun
 
 
 class Objective(Protocol):
-    """One loss."""
+    """One loss.
+
+    ``joint`` says whether processes send each other something in it: then all of them compute it for every batch, be
+    theirs one without samples.
+    """
+
+    joint: bool
 
     def terms(self, batch: Batch) -> int:
         """How many terms the sum over this batch has."""

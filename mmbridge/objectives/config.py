@@ -1,26 +1,113 @@
 """The objectives there are: the alias ``ObjectiveConfig`` is the list. Nothing here imports torch."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from mmbridge.config import Config
+from mmbridge.connectors.config import ConnectorConfig, QFormerConfig
+from mmbridge.data.sample import MediumKind
+from mmbridge.errors import RecipeError
+from mmbridge.suggestions import expected_one_of
 
 if TYPE_CHECKING:
     from mmbridge.objectives.base import Objective
+
+Connectors = Mapping[str, ConnectorConfig]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class NextTokenConfig(Config):
     """Cross-entropy of every supervised token given all before it."""
 
     kind: Literal["next_token"] = "next_token"
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    weight: Weight = 1.0
     """What the loss is multiplied by before the objectives are added up."""
 
-    def build(self) -> "Objective":
+    def build(self, connectors: Connectors, key: str) -> "Objective":
         from mmbridge.objectives.next_token import NextToken
 
         return NextToken()
 
 
-ObjectiveConfig = NextTokenConfig
+class _TextBranchConfig(Config):
+    """What reads the text branch of a connector."""
+
+    weight: Weight = 1.0
+    """What the loss is multiplied by before the objectives are added up."""
+    connector: str | None = None
+    """The connector; may be left out where one alone has a text branch."""
+
+    def chosen(self, connectors: Connectors, key: str) -> dict[str, Any]:
+        """The connector's name and the medium it reads.
+
+        Raises:
+            RecipeError: there is none, or it has no text branch with a shared space.
+        """
+        able = [name for name, config in connectors.items() if _shares(config)]
+        fix = "give its resampler, a qformer, text: {shared: 256}"
+        if self.connector is not None and self.connector not in able:
+            if self.connector not in connectors:
+                raise RecipeError(f"{key}.connector", expected_one_of(connectors, self.connector))
+            raise RecipeError(
+                f"{key}.connector", f"expected a text branch in connectors.{self.connector}, found none", fix
+            )
+        if self.connector is None and len(able) != 1:
+            raise RecipeError(
+                f"{key}.connector",
+                f"expected one connector with a text branch, found {len(able)}",
+                fix if not able else "name it",
+            )
+        name = self.connector or able[0]
+        medium: MediumKind = connectors[name].medium
+        return {"connector": name, "medium": medium}
+
+
+class ImageTextContrastConfig(_TextBranchConfig):
+    """Each medium finds its text among those of the batch, and each text its medium."""
+
+    kind: Literal["itc"] = "itc"
+    smoothing: Share = 0.1
+    """Share of the target that is spread over the whole batch."""
+
+    def build(self, connectors: Connectors, key: str) -> "Objective":
+        from mmbridge.objectives.itc import ImageTextContrast
+
+        return ImageTextContrast(**self.chosen(connectors, key), smoothing=self.smoothing)
+
+
+class ImageTextMatchingConfig(_TextBranchConfig):
+    """Whether a text is about a medium, beside the hardest that are not."""
+
+    kind: Literal["itm"] = "itm"
+
+    def build(self, connectors: Connectors, key: str) -> "Objective":
+        from mmbridge.objectives.itm import ImageTextMatching
+
+        return ImageTextMatching(**self.chosen(connectors, key))
+
+
+class ImageGroundedGenerationConfig(_TextBranchConfig):
+    """Each token of a text from what the queries have found and the tokens before it."""
+
+    kind: Literal["itg"] = "itg"
+    smoothing: Share = 0.1
+    """Share of the target that is spread over all words."""
+
+    def build(self, connectors: Connectors, key: str) -> "Objective":
+        from mmbridge.objectives.itg import ImageGroundedGeneration
+
+        return ImageGroundedGeneration(**self.chosen(connectors, key), smoothing=self.smoothing)
+
+
+def _shares(config: ConnectorConfig) -> bool:
+    text = config.resampler.text if isinstance(config.resampler, QFormerConfig) else None
+    return text is not None and text.shared is not None
+
+
+ObjectiveConfig = Annotated[
+    NextTokenConfig | ImageTextContrastConfig | ImageTextMatchingConfig | ImageGroundedGenerationConfig,
+    Field(discriminator="kind"),
+]

@@ -10,6 +10,8 @@ from mmbridge.objectives.run import BatchRun
 class NextToken:
     """One term for each supervised token that something stands in front of."""
 
+    joint = False
+
     def terms(self, batch: Batch) -> int:
         """Supervised tokens; one that begins its row has nothing that predicts it."""
         return sum(sum(prompt.supervised[1:]) for prompt in batch.prompts)

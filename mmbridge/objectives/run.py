@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 
 from mmbridge.data.batch import Batch
 from mmbridge.encoders.base import Features
+from mmbridge.objectives.pairs import Pairs
 from mmbridge.perceived import Perceived
+from mmbridge.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from mmbridge.bridge import Bridge, BridgeOutput
 
 
 class BatchRun:
-    """One forward pass over ``batch``, as far as it is asked for."""
+    """One forward pass over ``batch``, as far as it is asked for; ``ranks`` make theirs at the same time."""
 
-    def __init__(self, bridge: "Bridge", batch: Batch) -> None:
-        self.bridge, self.batch = bridge, batch
+    def __init__(self, bridge: "Bridge", batch: Batch, ranks: Ranks = ALONE) -> None:
+        self.bridge, self.batch, self.ranks = bridge, batch, ranks
+        self._pairs: dict[str, Pairs] = {}
 
     @cached_property
     def features(self) -> dict[str, Features]:
@@ -30,6 +33,12 @@ class BatchRun:
     def perceived(self) -> Perceived:
         """What the LLM reads in place of the media."""
         return self.bridge.perceive(self.batch, self.features)
+
+    def pairs(self, connector: str) -> Pairs:
+        """The batch's pairs of media and texts, and what this connector makes of them."""
+        if connector not in self._pairs:
+            self._pairs[connector] = Pairs(self, connector)
+        return self._pairs[connector]
 
     @cached_property
     def output(self) -> "BridgeOutput":

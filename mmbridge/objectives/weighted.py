@@ -9,16 +9,33 @@ from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
 from mmbridge.objectives.config import ObjectiveConfig
 from mmbridge.objectives.run import BatchRun
+from mmbridge.ranks import ALONE, Ranks
 
 
 class WeightedObjectives(nn.Module):
-    """Batches to weighted losses, one for each of ``names``."""
+    """Batches to weighted losses, one for each of ``names``; ``joint`` if one of them is.
 
-    def __init__(self, bridge: Bridge, configs: Sequence[ObjectiveConfig]) -> None:
+    Args:
+        bridge: what they are of.
+        configs: the objectives.
+        key: where they stand in their recipe, for errors.
+        ranks: the processes that train together.
+
+    Raises:
+        RecipeError: an objective reads a connector that there is not, or that has no text branch.
+    """
+
+    def __init__(
+        self, bridge: Bridge, configs: Sequence[ObjectiveConfig], key: str = "objectives", ranks: Ranks = ALONE
+    ) -> None:
         super().__init__()
-        self.bridge = bridge
+        self.bridge, self._ranks = bridge, ranks
         self.names = tuple(config.kind for config in configs)
-        self._objectives = tuple((config.build(), config.weight) for config in configs)
+        self._objectives = tuple(
+            (config.build(bridge.recipe.connectors, f"{key}.{index}"), config.weight)
+            for index, config in enumerate(configs)
+        )
+        self.joint = any(objective.joint for objective, _ in self._objectives)
 
     def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
         """How many terms each objective has in these batches together."""
@@ -26,7 +43,7 @@ class WeightedObjectives(nn.Module):
 
     def forward(self, batch: Batch, terms: Sequence[int]) -> Tensor:
         """This batch's part of each objective's weighted mean over ``terms`` terms: (objectives,), float32."""
-        run = BatchRun(self.bridge, batch)
+        run = BatchRun(self.bridge, batch, self._ranks)
         weighed = zip(self._objectives, terms, strict=True)
         parts = [objective(run) * (weight / max(1, count)) for (objective, weight), count in weighed]
         return torch.stack(parts)

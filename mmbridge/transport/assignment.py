@@ -86,7 +86,8 @@ def swav(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Assignme
 
 @torch.no_grad()
 def released(scores: Tensor, marginal: Tensor, *, epsilon: float = 0.01, iterations: int = 3) -> Assignment:
-    """What the loop of VLAP's released code comes to: softmax(s / ε + iterations · log μ). Takes what ``assigned`` does."""
+    """What the loop of VLAP's released code comes to: softmax(s / ε + iterations · log μ). Takes what ``assigned``
+    does."""
     shares = (scores / epsilon).add_(iterations * log(marginal.to(scores))).softmax(-1)
     off = float((shares.mean(0) - marginal).abs().sum())
     return Assignment(shares, off, iterations)

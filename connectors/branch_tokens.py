@@ -1,0 +1,28 @@
+"""Texts as a connector's text branch reads them."""
+
+from collections.abc import Sequence
+from itertools import count
+
+from transformers import PreTrainedTokenizerBase
+
+
+class BranchTokenizer:
+    """Token ids between a beginning and an end, cut to ``length``. Goes to loader workers.
+
+    BERT's tokenizer has both, ``[CLS]`` and ``[SEP]``. Whatever a tokenizer lacks gets an id behind its last one;
+    ``generate``, which stands in the beginning's place where the text is to be predicted (BLIP-2's ``[DEC]``), always
+    does. ``vocabulary`` counts all of them.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+        self._tokenizer, self._length = tokenizer, length
+        behind = count(len(tokenizer))
+        begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+        self.begin: int = next(behind) if begin is None else begin
+        self.end: int = next(behind) if end is None else end
+        self.generate = next(behind)
+        self.vocabulary = next(behind)
+
+    def __call__(self, text: str) -> tuple[int, ...]:
+        ids: Sequence[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return (self.begin, *ids[: self._length - 2], self.end)

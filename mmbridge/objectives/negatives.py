@@ -1,0 +1,69 @@
+"""Pairs that do not match, drawn from those of all processes.
+
+Symbols: S pairs of this process, A of all that train together, V views, L text tokens.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmbridge.connectors.qformer import KeysValues
+from mmbridge.objectives.pairs import Pairs
+from mmbridge.ranks import Ranks
+
+LEAST = 1e-4
+"""Added to the probability of every negative, as in BLIP-2's released code."""
+
+
+def drawn(near: Tensor, matching: Tensor) -> Tensor:
+    """For each pair one of the A that is not about its medium, the likelier the nearer: (S,).
+
+    Args:
+        near: (S, A), similarities over their temperature.
+        matching: (S, A), true where a pair is about the same medium; in each row some are not.
+    """
+    weights = (near.float().softmax(dim=1) + LEAST).masked_fill(matching, 0)
+    return torch.multinomial(weights, 1)[:, 0]
+
+
+class Negatives:
+    """The media and texts of all processes' pairs, by their number among the A. All processes make one of a batch."""
+
+    def __init__(self, pairs: Pairs, ranks: Ranks) -> None:
+        self._pairs, self._alone = pairs, ranks.count == 1
+        self._view, self._ids, self._lengths = pairs.medium, pairs.ids, pairs.lengths
+        if self._alone:
+            return
+        features, count = pairs.features, pairs.count
+        values, real = ranks.rows(features.values), ranks.rows(features.mask.to(torch.uint8))
+        begin = sum(map(len, values[: ranks.rank]))
+        self._values, self._real = torch.cat(values), torch.cat(real).bool()
+        self._view = torch.cat(ranks.rows(pairs.medium[:count] + begin))
+        self._lengths = torch.cat(ranks.rows(pairs.lengths[:count]))
+        rows = [
+            each.unbind() for each in ranks.rows(functional.pad(pairs.ids, (0, pairs.longest - pairs.ids.shape[1])))
+        ]
+        self._ids = torch.stack([row for part in rows for row in part])
+
+    def image(self, numbers: Tensor) -> KeysValues:
+        """Of the media of these pairs. Those of other processes are projected here, so that gradients stay here."""
+        views = self._view[numbers]
+        if self._alone:
+            return self._pairs.image.of(views)
+        return self._pairs.resampler.image(self._values[views], self._real[views])
+
+    def text(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids (…, L) of the texts of these pairs, and where they are real."""
+        ids, lengths = self._ids[numbers], self._lengths[numbers]
+        return ids, torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+
+    @staticmethod
+    def texts(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Texts one below the other, padded alike."""
+        longest = max(ids.shape[1] for ids, _ in parts)
+        ids, masks = zip(
+            *[[functional.pad(each, (0, longest - each.shape[1])) for each in part] for part in parts], strict=True
+        )
+        return torch.cat(ids), torch.cat(masks)

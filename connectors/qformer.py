@@ -15,7 +15,7 @@ A view's keys and values are projected once (``image``) and serve every pass ove
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from mmbridge.connectors.text_heads import TextHeads
 from mmbridge.encoders.base import EncoderFacts, Features, Grid
 from mmbridge.errors import RecipeError
 
-Reading = Literal["queries", "text", "both", "causal"]
+QFormerReading = Literal["queries", "text", "both", "causal"]
 """What a pass reads, and what sees what.
 
 ``queries`` alone, which see each other and the view; ``text`` alone, which sees itself; ``both``, which see each other;
@@ -161,6 +161,10 @@ class QFormer(nn.Module):
         assert words is not None
         return words.weight
 
+    def train(self, mode: bool = True) -> Self:
+        """Dropout acts while something in it trains: a frozen one, as MiniGPT-4's, always finds the same."""
+        return super().train(mode and any(each.requires_grad for each in self.parameters()))
+
     def facts(self, facts: EncoderFacts) -> EncoderFacts:
         return EncoderFacts(self.config.width, self.grid(facts.grid))
 
@@ -201,7 +205,7 @@ class QFormer(nn.Module):
 
     def read(
         self,
-        reading: Reading,
+        reading: QFormerReading,
         image: KeysValues | None = None,
         ids: Tensor | None = None,
         text_mask: Tensor | None = None,
@@ -241,7 +245,7 @@ class QFormer(nn.Module):
             KeysValues(tuple(own)) if asked else None,
         )
 
-    def _mask(self, ids: Tensor, real: Tensor | None, reading: Reading, queries: int) -> Tensor | None:
+    def _mask(self, ids: Tensor, real: Tensor | None, reading: QFormerReading, queries: int) -> Tensor | None:
         """(R, 1, 1 or S, K), over queries, kept or read, and text; ``None`` where all may attend to all."""
         (rows, length), told = ids.shape, 0 if reading == "text" else self.config.queries
         keys = None

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from mmbridge.connectors.config import ConnectorConfig, QFormerConfig
-from mmbridge.connectors.qformer import QFormer, QFormerOutput, Reading
+from mmbridge.connectors.qformer import QFormer, QFormerOutput, QFormerReading
 from mmbridge.encoders.base import EncoderFacts, Features, Grid
 from mmbridge.errors import RecipeError
 from tests.connectors.qformers import FEATURES, KEY, QUERIES, WIDTH, bert, blip2, instructblip, pictures, qformer, text
@@ -236,7 +236,7 @@ def test_padding_changes_nothing() -> None:
             assert torch.allclose(one, other[first : first + len(one)], atol=1e-5)
 
 
-def changed(reading: Reading, *, image: bool, word: int) -> tuple[list[bool], list[bool]]:
+def changed(reading: QFormerReading, *, image: bool, word: int) -> tuple[list[bool], list[bool]]:
     """Which queries and which of six words come out otherwise when a view, or a word, becomes another."""
     model = qformer()
     (values, mask), (ids, real) = pictures(16), text(6)
@@ -338,7 +338,11 @@ def test_dropout_is_of_training_alone() -> None:
         return torch.equal(one, other)
 
     assert not again()
-    model.eval()
+    assert not model.eval().training
+    assert again()
+    model.train()
+    assert not again()
+    model.requires_grad_(False).train()
     assert again()
 
 

@@ -22,22 +22,25 @@ SQUARE, TILED = Grid(1, 4, 4), Tiling(rows=2, columns=3, height=90, width=40)
 QFORMER: dict[str, Any] = SMALL | {"kind": "qformer", "text": None}
 
 
-def recipe(parts: Path, folder: Path, **changes: Any) -> Recipe:
+def recipe(parts: Path, folder: Path, precision: str = "float32", **changes: Any) -> Recipe:
     blip2(folder / "blip2", features=32, text=True)
     section = {
         "encoders": ["image"],
         "resampler": QFORMER | {"init": str(folder / "blip2")} | changes,
         "projector": {"kind": "linear"},
     }
-    return tiny_recipe(parts, tiny_stage(steps=2), connectors={"image": section})
+    return tiny_recipe(parts, tiny_stage(steps=2, precision=precision), connectors={"image": section})
 
 
 def tensors(bridge: Bridge) -> dict[str, Tensor]:
     return {name: each.clone() for name, each in bridge.own_tensors().items()}
 
 
-def test_training_starts_from_a_checkpoint_that_loading_does_not_need(parts: Path, tmp_path: Path) -> None:
-    asked = recipe(parts, tmp_path)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_starts_from_a_checkpoint_that_loading_does_not_need(
+    precision: str, parts: Path, tmp_path: Path
+) -> None:
+    asked = recipe(parts, tmp_path, precision)
     start = Bridge(asked)
     drawn = tensors(start)
     start.initialise()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmbridge.connectors.qformer import KeysValues
+from mmbridge.connectors.keys_values import KeysValues
 from mmbridge.objectives.pairs import Pairs
 from mmbridge.ranks import Ranks
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mmbridge.connectors.connector import Connector
-from mmbridge.connectors.qformer import KeysValues, QFormer, QFormerOutput
+from mmbridge.connectors.keys_values import KeysValues
+from mmbridge.connectors.qformer import QFormer, QFormerOutput
 from mmbridge.connectors.text_heads import TextHeads, similarities
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind

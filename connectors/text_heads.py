@@ -23,7 +23,7 @@ class TextHeads(nn.Module):
     def __init__(self, width: int, shared: int, vocabulary: int) -> None:
         super().__init__()
         self.image, self.text = nn.Linear(width, shared), nn.Linear(width, shared)
-        self.temperature = nn.Parameter(torch.tensor(TEMPERATURE))
+        self.temperature = nn.Parameter(torch.full((1,), TEMPERATURE))
         self.match = nn.Linear(width, 2)
         self.transform, self.norm = nn.Linear(width, width), nn.LayerNorm(width, EPSILON)
         self.bias = nn.Parameter(torch.zeros(vocabulary))

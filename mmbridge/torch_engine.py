@@ -98,11 +98,17 @@ class TorchEngine:
         """It is whole already."""
 
     def _join(self) -> None:
-        """Sums gradients over the processes; one that has none, for want of samples, adds zeros."""
+        """Sums gradients over the processes; one that has none, for want of samples, adds zeros.
+
+        A parameter that no process has one of is left without: the optimiser passes it over, as in a single process.
+        """
         if self.ranks.count > 1:
-            for each in self._trainable.values():
-                each.grad = torch.zeros_like(each) if each.grad is None else each.grad
-            self.ranks.sum_(each.grad for each in self._trainable.values() if each.grad is not None)
+            trained = self._trainable.values()
+            having = self.ranks.total([float(each.grad is not None) for each in trained])
+            for each, count in zip(trained, having, strict=True):
+                if count and each.grad is None:
+                    each.grad = torch.zeros_like(each)
+            self.ranks.sum_(each.grad for each in trained if each.grad is not None)
 
     def state(self) -> State:
         tensors = {f"{name}/weight": each for name, each in self.weights().items()}

@@ -21,7 +21,7 @@ QFORMER: dict[str, Any] = {
     "layers": BLOCKS,
     "heads": 4,
     "feed_forward": HIDDEN,
-    "text": {"vocabulary": 50, "positions": 20},
+    "text": {"vocabulary": 50, "positions": 20, "length": 20},
 }
 
 

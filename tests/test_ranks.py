@@ -199,7 +199,7 @@ def fingerprint(tensors: dict[str, Tensor]) -> dict[str, list[float]]:
 
 
 def hash_of(tensor: Tensor) -> str:
-    return sha256(tensor.detach().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return sha256(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 BUDGET = 60

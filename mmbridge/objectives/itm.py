@@ -23,7 +23,7 @@ from mmbridge.objectives.run import BatchRun
 
 
 class ImageTextMatching:
-    """Three terms for each pair; one, where its process has no second medium.
+    """Three terms for each pair; the two that do not match are worth nothing where all pairs show one medium.
 
     Args:
         connector: whose text branch it is.
@@ -36,23 +36,22 @@ class ImageTextMatching:
         self._connector, self._medium = connector, medium
 
     def terms(self, batch: Batch) -> int:
-        shown = [number for _, number in places(batch, self._medium)]
-        return len(shown) * (3 if len({*shown}) > 1 else 1)
+        return 3 * len(places(batch, self._medium))
 
     def __call__(self, run: BatchRun) -> Tensor:
         """Draws negatives with torch's random state."""
-        pairs, count = run.pairs(self._connector), run.pairs(self._connector).count
-        image, ids, mask = pairs.image.of(pairs.medium), pairs.ids, pairs.mask
-        with torch.no_grad():
-            temperature, negatives = pairs.heads.temperature, Negatives(pairs, run.ranks)
-            near = [each / temperature for each in (pairs.to_images, pairs.to_texts)]
-        if len({*pairs.medium.tolist()}) > 1:
-            media, texts = (drawn(each, pairs.matching) for each in near)
-            ids, mask = negatives.texts([(ids, mask), (ids, mask), negatives.text(texts)])
-            image = image.above(negatives.image(media)).above(image)
-        queries = pairs.resampler.read("both", image, ids, mask).queries
+        pairs = run.pairs(self._connector)
+        rows = torch.arange(len(pairs.medium), device=pairs.medium.device)
+        negatives, matching, temperature = Negatives(pairs, run.ranks), pairs.matching, pairs.heads.temperature
+        near = ((each / temperature).detach() for each in (pairs.to_images, pairs.to_texts))
+        media, texts = (drawn(each, matching) if pairs.real else rows for each in near)
+        image = pairs.image.of(pairs.medium)
+        own = pairs.ids, pairs.mask
+        ids, mask = negatives.texts([own, own, negatives.text(texts)])
+        queries = pairs.resampler.read("both", image.above(negatives.image(media)).above(image), ids, mask).queries
         assert queries is not None
-        logits = pairs.heads.matches(queries).float()[: len(queries) if pairs.real else 0]
-        targets = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-        targets[:count] = 1
-        return functional.cross_entropy(logits, targets, reduction="sum")
+        logits = pairs.heads.matches(queries).float()
+        labels = torch.cat([torch.ones_like(rows), torch.zeros_like(rows), torch.zeros_like(rows)])
+        there = ~matching.all(dim=1) if pairs.real else torch.zeros_like(rows, dtype=torch.bool)
+        counts = torch.cat([torch.full_like(there, pairs.real), there, there]).float()
+        return (functional.cross_entropy(logits, labels, reduction="none") * counts).sum()

@@ -22,30 +22,31 @@ def drawn(near: Tensor, matching: Tensor) -> Tensor:
 
     Args:
         near: (S, A), similarities over their temperature.
-        matching: (S, A), true where a pair is about the same medium; in each row some are not.
+        matching: (S, A), true where a pair is about the same medium. Where all are, one of them is drawn.
     """
-    weights = (near.float().softmax(dim=1) + LEAST).masked_fill(matching, 0)
+    weights = near.float().softmax(dim=1) + LEAST
+    weights = torch.where(matching & ~matching.all(dim=1, keepdim=True), 0, weights)
     return torch.multinomial(weights, 1)[:, 0]
 
 
 class Negatives:
-    """The media and texts of all processes' pairs, by their number among the A. All processes make one of a batch."""
+    """The media and texts of all processes' pairs, by their number among the A; all processes make one of a batch.
+
+    Where this one has no real pair, those of nothing.
+    """
 
     def __init__(self, pairs: Pairs, ranks: Ranks) -> None:
         self._pairs, self._alone = pairs, ranks.count == 1
         self._view, self._ids, self._lengths = pairs.medium, pairs.ids, pairs.lengths
         if self._alone:
             return
-        features, count = pairs.features, pairs.count
+        features, count, missing = pairs.features, pairs.count, pairs.longest - pairs.ids.shape[1]
         values, real = ranks.rows(features.values), ranks.rows(features.mask.to(torch.uint8))
         begin = sum(map(len, values[: ranks.rank]))
         self._values, self._real = torch.cat(values), torch.cat(real).bool()
-        self._view = torch.cat(ranks.rows(pairs.medium[:count] + begin))
-        self._lengths = torch.cat(ranks.rows(pairs.lengths[:count]))
-        rows = [
-            each.unbind() for each in ranks.rows(functional.pad(pairs.ids, (0, pairs.longest - pairs.ids.shape[1])))
-        ]
-        self._ids = torch.stack([row for part in rows for row in part])
+        view, lengths, ids = pairs.medium + begin, pairs.lengths, functional.pad(pairs.ids, (0, max(0, missing)))
+        joint = [torch.cat(ranks.rows(each[:count])) for each in (view, lengths, ids)]
+        self._view, self._lengths, self._ids = joint if pairs.real else (view, lengths, ids)
 
     def image(self, numbers: Tensor) -> KeysValues:
         """Of the media of these pairs. Those of other processes are projected here, so that gradients stay here."""

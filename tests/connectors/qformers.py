@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     "layers": 4,
     "heads": 4,
     "feed_forward": 48,
-    "text": {"vocabulary": WORDS, "positions": POSITIONS},
+    "text": {"vocabulary": WORDS, "positions": POSITIONS, "length": POSITIONS},
 }
 KEY = "connectors.image.resampler"
 

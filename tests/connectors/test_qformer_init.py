@@ -44,7 +44,7 @@ def test_old_names_of_bert(tmp_path: Path) -> None:
 def test_a_deeper_bert_with_fewer_words(tmp_path: Path) -> None:
     """Its first blocks; a word more than it has, as BLIP-2's [DEC], stays as drawn."""
     bert(tmp_path)
-    words = {"vocabulary": 52, "positions": 20}
+    words = {"vocabulary": 52, "positions": 20, "length": 20}
     ours, drawn = qformer(layers=2, text=words, init=str(tmp_path)), qformer(layers=2, text=words)
     whole = qformer(init=str(tmp_path)).state_dict()
     state, fresh = ours.state_dict(), drawn.state_dict()
@@ -149,7 +149,7 @@ def test_configs_that_contradict_themselves(options: dict[str, Any], problem: st
 def test_text_that_its_checkpoint_never_saw(tmp_path: Path) -> None:
     """A word beyond the checkpoint's is read as it was drawn."""
     bert(tmp_path)
-    model = qformer(text={"vocabulary": 52, "positions": 20}, init=str(tmp_path))
+    model = qformer(text={"vocabulary": 52, "positions": 20, "length": 20}, init=str(tmp_path))
     ids, real = text(4)
     ids[0, 0] = 51
     found = model.read("text", ids=ids, text_mask=real).text

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmbridge.data.sample import Sample
 from mmbridge.encoders.base import Grid, Prepared, Stored, Tiling, Views
-from mmbridge.errors import UserError
+from mmbridge.errors import FeatureError, SourceError, UserError
 
 if TYPE_CHECKING:
     from mmbridge.llm.prompt import Prompt
@@ -23,6 +23,11 @@ class BadSample:
 
     id: str
     error: UserError
+
+    @property
+    def at_fault(self) -> bool:
+        """Whether it may be left out; features on disk or a source that fail would take others with them."""
+        return not isinstance(self.error, (FeatureError, SourceError))
 
 
 @dataclass(slots=True)

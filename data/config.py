@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from mmbridge.data.sources import Source
     from mmbridge.encoders.config import EncoderConfig
 
-Format = Literal["webdataset", "folder", "llava", "chat", "datasets"]
+Format = Literal["webdataset", "folder", "llava", "chat", "datasets", "parquet"]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Turns = Annotated[int, Field(ge=1)]
 Together = Annotated[int, Field(ge=1)]
 
 
 class FilesConfig(Config):
-    """Samples from files: shards, a ``metadata.jsonl`` folder, LLaVA JSON, chat JSON lines, or a saved Dataset."""
+    """Samples from files: shards, a ``metadata.jsonl`` folder, LLaVA JSON, chat JSON lines, saved Datasets, Parquet."""
 
     kind: Literal["files"] = "files"
     path: str
-    """A file, a folder, or a brace pattern of shards such as ``train-{000..009}.tar``, local or at an http(s) URL."""
+    """A file, a folder, or a brace pattern such as ``train-{000..009}.tar`` of shards or Parquet files, local or at an
+    http(s) URL; Parquet also as ``hf://datasets/ORG/NAME@REVISION/*.parquet``."""
     format: Format | None = None
     """Told by looking when left out."""
     media_root: str | None = None

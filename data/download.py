@@ -41,7 +41,7 @@ _TIMEOUT = 60.0
 _PIECE = 2**20
 _LOOK = 1.0
 """Seconds after which whoever waits for another process is shown that."""
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
+PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that may be others the next time."""
 
 
@@ -143,7 +143,7 @@ def _receive(url: str, file: IO[bytes], largest: int) -> None:
         response: HTTPResponse = _opener().open(Request(url, headers={"User-Agent": "mmbridge"}), timeout=_TIMEOUT)
     except HTTPError as error:
         problem = f"{error.code} {error.reason}"
-        if error.code in _PASSING:
+        if error.code in PASSING:
             raise _PassingError(problem) from None
         raise DataError(url, f"cannot be downloaded: {problem}") from None
     except (InvalidURL, ValueError) as error:

@@ -73,7 +73,7 @@ def write_features(
             for asked in batches:
                 rows, batch = next(decoded)
                 for row, each in zip([row for row in asked if row not in rows], batch.bad, strict=True):
-                    if not readings[media.places[row, 0]].skips:
+                    if not (readings[media.places[row, 0]].skips and each.at_fault):
                         raise each.error
                     bad.append(each)
                 keys += [media.keys[row].ljust(KEY_BYTES, b"\0") for row in rows]
@@ -123,7 +123,10 @@ class _Decoded(Dataset[_Row]):
 
     def __getitem__(self, row: int) -> _Row:
         reading, *place = self._places[row].tolist()
-        medium = self._readings[reading].medium(*place)
+        try:
+            medium = self._readings[reading].medium(*place)
+        except UserError as error:
+            return row, BadSample(error.where, error)
         try:
             return row, self._prepare(open_picture(medium))
         except UserError as error:

@@ -4,10 +4,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmbridge.data.braces import expanded
 from mmbridge.data.config import Format
 from mmbridge.data.download import fetched
 from mmbridge.data.files import FileRecords, Read, chat_record, folder_record, llava_record
 from mmbridge.data.json_rows import Row
+from mmbridge.data.parquet import ParquetRecords
+from mmbridge.data.parquet_files import SUFFIX, names_parquet
 from mmbridge.data.record import CAPTION_PROMPTS, Task
 from mmbridge.data.saved_dataset import STATE, SavedRecords
 from mmbridge.data.sources import DataSet, RecordSource
@@ -18,7 +21,8 @@ METADATA = "metadata.jsonl"
 _READ: dict[Format, Read] = {"folder": folder_record, "llava": llava_record, "chat": chat_record}
 _COLUMNS: dict[str, Format] = {"messages": "chat", "conversations": "llava", "file_name": "folder"}
 _SUPPORTED = (
-    "WebDataset .tar shards, a folder with metadata.jsonl, LLaVA JSON, JSON lines with messages, or a saved Dataset"
+    "WebDataset .tar shards, a folder with metadata.jsonl, LLaVA JSON, JSON lines with messages, a saved Dataset, or "
+    "Parquet"
 )
 
 
@@ -62,14 +66,15 @@ def open_records(
     Args:
         path: a ``.tar`` or a brace pattern of them, a folder of them, a folder with ``metadata.jsonl``, a JSON file, or
             a folder that ``Dataset.save_to_disk`` wrote. Shards may also be named by an http or https URL, or a brace
-            pattern of URLs: they are downloaded once, and read where they are kept.
+            pattern of URLs: they are downloaded once, and read where they are kept. Or what ``parquet_files`` takes:
+            those files are read in parts, where they are.
         format: told by looking when left out.
         media_root: the folder media paths start from and may not leave; the data file's own when left out.
         late: rows that cannot be read are errors when they are used, and not when the data set is opened.
 
     Raises:
         DataError: naming the file, and the line where there is one: nothing there, an unknown format, anything
-            malformed, a shard that cannot be downloaded.
+            malformed, a file that cannot be downloaded or read.
     """
     root = None if media_root is None else Path(media_root)
     try:
@@ -82,6 +87,8 @@ def open_records(
         return ShardRecords(files, root, late=late)
     if kind == "datasets":
         return SavedRecords(files[0], root, late=late)
+    if kind == "parquet":
+        return ParquetRecords(str(path), root, late=late)
     return FileRecords(files[0], root or files[0].parent, _READ[kind], late=late)
 
 
@@ -90,27 +97,17 @@ def _told(path: str, format: Format | None) -> tuple[Format, list[Path]]:
     place = Path(path)
     if place.is_dir():
         return _told_folder(place, format)
+    if format == "parquet" or (format is None and names_parquet(path)):
+        return "parquet", []  # found where they are, which may be elsewhere
     if place.exists():
         if format == "datasets":
             raise DataError(place, "expected the folder of a saved Dataset, found a file")
         return format or _told_file(place), [place]
     if path.startswith("pipe:") or "://" in path:
-        return "webdataset", fetched(_expanded(path))
+        return "webdataset", fetched(expanded(path))
     if "{" in path:
-        return "webdataset", [Path(shard) for shard in _expanded(path)]
+        return "webdataset", [Path(shard) for shard in expanded(path)]
     raise DataError(path, "expected a data set, found no such file or folder")
-
-
-def _expanded(pattern: str) -> list[str]:
-    if "{" not in pattern:
-        return [pattern]
-    from webdataset.shardlists import expand_urls
-
-    try:
-        return list(expand_urls(pattern))
-    except ValueError as error:
-        problem = f"expected a brace pattern such as {{000..009}}, found a fault in it ({error})"
-        raise DataError(pattern, problem) from None
 
 
 def _told_folder(folder: Path, format: Format | None) -> tuple[Format, list[Path]]:
@@ -123,11 +120,13 @@ def _told_folder(folder: Path, format: Format | None) -> tuple[Format, list[Path
         return "folder", [metadata]
     if (folder / STATE).exists() and format in (None, "datasets"):
         return "datasets", [folder]
-    inner = [found for name in (METADATA, "*.tar", STATE) for found in sorted(folder.glob(f"*/{name}"))]
+    if any(folder.glob(f"*{SUFFIX}")) and format in (None, "parquet"):
+        return "parquet", [folder]
+    inner = [found for name in (METADATA, "*.tar", STATE, f"*{SUFFIX}") for found in sorted(folder.glob(f"*/{name}"))]
     found = str(inner[0].relative_to(folder)) if inner else _few(sorted(entry.name for entry in folder.iterdir()))
     fix = "name that folder" if inner else f"name {_SUPPORTED}"
-    expected = {None: f"{METADATA}, .tar shards or {STATE}", "folder": METADATA, "webdataset": ".tar shards"}
-    expected["datasets"] = STATE
+    expected = {None: f"{METADATA}, {STATE}, .tar or {SUFFIX} files", "folder": METADATA, "datasets": STATE}
+    expected |= {"webdataset": ".tar shards", "parquet": f"{SUFFIX} files"}
     raise DataError(folder, f"expected {expected.get(format, 'a JSON file')}, found {found}", fix)
 
 

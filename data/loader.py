@@ -16,7 +16,7 @@ from mmbridge.data.dealing import Dealing
 from mmbridge.data.mixture import Mixture
 from mmbridge.data.sample import Sample
 from mmbridge.data.workers import read_ahead
-from mmbridge.errors import DataError, FeatureError, UserError
+from mmbridge.errors import DataError, UserError
 from mmbridge.ranks import ALONE, Ranks
 
 
@@ -36,7 +36,7 @@ class Loader:
             they are dealt to processes and batches by their lengths, ``packed`` or padded.
         workers: processes that work ahead; 0 works in this one. The batches are the same.
         on_bad_sample: ``raise``, or the fraction of the stage's draws that may be left out, in each process. Features
-            on disk that cannot be used are no sample's fault, and always raise.
+            on disk that cannot be used, or a source out of reach, are no sample's fault, and always raise.
         ranks: the processes that share each batch.
 
     Raises:
@@ -117,7 +117,7 @@ class Loader:
         self._before = tuple(state.values["skipped"][self._ranks.rank :: self._ranks.count])
 
     def _leave_out(self, bad: BadSample) -> None:
-        if self._allowed < 0 or isinstance(bad.error, FeatureError):
+        if self._allowed < 0 or not bad.at_fault:
             raise bad.error
         self.skipped.append(bad.id)
         if len(self.skipped) > self._allowed:

@@ -5,12 +5,14 @@ and that number alone, whatever the batch size, the number of workers or process
 memory nor the time to find a draw grows with the number of samples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmbridge.data.block_shuffle import BlockShuffle
+from mmbridge.data.recent import Recent
 from mmbridge.data.sample import Sample
 from mmbridge.data.shuffle import WHOLE, Shuffle
 from mmbridge.data.sources import Source
@@ -26,7 +28,8 @@ class Mixture:
 
     In an epoch each source has its share of the draws, to the nearest whole one, in random places. A source is gone
     through in random order, each sample once, before it begins again in another order; with several sources this
-    need not coincide with the epochs of the mix.
+    need not coincide with the epochs of the mix. A source that is cheap to read in blocks (``Blocks``) is gone through
+    in an order of blocks, shuffled within a window of a few.
 
     Raises:
         DataError: a source whose share of an epoch is less than one sample, or 10⁹ samples and more in several sources.
@@ -41,7 +44,7 @@ class Mixture:
                 raise DataError(source.name, "expected a share of at least one sample an epoch", "raise its weight")
         if len(self.sources) > 1 and len(self) >= _MOST:
             raise DataError("mix", f"expected fewer than {_MOST:,} samples, found {len(self):,}", "set limits")
-        self._made: list[dict[int, Any]] = [{} for _ in (0, *self.sources)]
+        self._made = [Recent[Any](2) for _ in (0, *self.sources)]  # two, as batches straddle epochs
 
     def __len__(self) -> int:
         """Draws in an epoch."""
@@ -58,8 +61,12 @@ class Mixture:
         source, turn = self._turn(epoch, place)
         size, stream = self._sizes[source], 1 + source
         again, position = divmod(epoch * self._shares[source] + turn, size)
-        order = self._kept(stream, again, lambda: Shuffle(size, [self.seed, stream, again]))
+        order = self._made[stream].get(again, lambda: self._order(source, [self.seed, stream, again]))
         return source, order[position]
+
+    def _order(self, source: int, key: Sequence[int]) -> Shuffle | BlockShuffle:
+        blocks = getattr(self.sources[source], "blocks", None)
+        return Shuffle(self._sizes[source], key) if blocks is None else BlockShuffle(blocks, key)
 
     def _turn(self, epoch: int, place: int) -> tuple[int, int]:
         """The source of a place of an epoch, and how many earlier places of the epoch are that source's."""
@@ -67,7 +74,7 @@ class Mixture:
             return 0, place
         part, within = divmod(place, WHOLE)
         parts = -(-len(self) // WHOLE)
-        plan, turns = self._kept(0, epoch * parts + part, lambda: self._plan(epoch, part, parts))
+        plan, turns = self._made[0].get(epoch * parts + part, lambda: self._plan(epoch, part, parts))
         return int(plan[within]), int(turns[within])
 
     def _plan(self, epoch: int, part: int, parts: int) -> tuple[Order, Order]:
@@ -92,15 +99,6 @@ class Mixture:
 
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *key])
-
-    def _kept(self, stream: int, number: int, make: Callable[[], Any]) -> Any:
-        """Orders are made when first needed; of each stream the newest two are kept, as batches straddle epochs."""
-        made = self._made[stream]
-        if number not in made:
-            if len(made) == 2:
-                del made[next(iter(made))]
-            made[number] = make()
-        return made[number]
 
 
 def _apportioned(total: int, weights: Sequence[float]) -> list[int]:

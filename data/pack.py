@@ -9,7 +9,7 @@ from mmbridge.data.formats import open_records
 from mmbridge.data.problem import Problem
 from mmbridge.data.progress import waited_for
 from mmbridge.data.writers import Members, members, write_members
-from mmbridge.errors import DataError, UserError
+from mmbridge.errors import DataError, SourceError, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def pack(
             try:
                 sample = members(records[index])
             except UserError as error:
-                if not skip:
+                if not skip or isinstance(error, SourceError):
                     raise
                 skipped.append(Problem.of(error, records.where(index)))
                 continue

@@ -19,6 +19,8 @@ Row = Mapping[str, Any]
 
 CONTENT = ("text", "caption", "questions", "messages", "conversations")
 """Columns of which a row has at least one."""
+COLUMNS = ("id", "references", "facts", "objects", "split", *CONTENT)
+"""All that are read, besides those of images."""
 
 
 def read_record(row: Row, name: str, media: Sequence[Medium], root: Path | None, where: str) -> Record:

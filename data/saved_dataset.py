@@ -5,16 +5,13 @@ all others are, within their limits.
 """
 
 from array import array
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmbridge.data.files import held_by
+from mmbridge.data.arrow_records import AT_ONCE, MEDIA, ArrowRecords
 from mmbridge.data.record import PARTS, Record
-from mmbridge.data.rows import named_media, read_record
-from mmbridge.data.sample import Medium
 from mmbridge.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,11 +19,9 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 """What makes a folder a saved data set."""
-_MEDIA = ("image", "images")
-_AT_ONCE = 1000
 
 
-class SavedRecords:
+class SavedRecords(ArrowRecords):
     """The rows of a saved data set: the columns of ``rows``, with ``image`` or ``images`` of the feature ``Image``.
 
     To count what each holds, every row is read once, but for its images, which are only counted.
@@ -43,29 +38,26 @@ class SavedRecords:
     def __init__(self, folder: Path, root: Path | None = None, *, late: bool = False) -> None:
         self._folder, self._root = folder, root or folder
         self._rows: Any = _opened(folder).with_format("arrow")
-        words = [name for name in self._rows.column_names if name not in _MEDIA]
         held = array("i")
-        for start in range(0, len(self), _AT_ONCE):
-            table = self._rows[start : start + _AT_ONCE]
-            rows, counts = table.select(words).to_pylist(), _counted(table)
-            for index, row in enumerate(rows or [{} for _ in counts], start):
-                media = [Medium("image", b"", self.where(index))] * counts[index - start]
-                held.extend(held_by(partial(self._record, row, index, media), late))
+        for first in range(0, len(self), AT_ONCE):
+            held.extend(self.held(self._rows[first : first + AT_ONCE], first, late))
         self.counts = np.asarray(held).reshape(-1, len(PARTS))
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int, /) -> Record:
-        (row,) = self._rows[[index]].to_pylist()
-        return self._record(row, index, named_media(row, self._root, self.where(index)))
+        return self.drawn(self._rows[[index]], index)
 
     def where(self, index: int) -> str:
         """Folder and index."""
         return f"{self._folder}:{index}"
 
-    def _record(self, row: dict[str, Any], index: int, media: list[Medium]) -> Record:
-        return read_record(row, f"{self._folder.name}:{index}", media, self._root, self.where(index))
+    def name(self, index: int) -> str:
+        return f"{self._folder.name}:{index}"
+
+    def root(self, index: int) -> Path:
+        return self._root
 
 
 def _opened(folder: Path) -> "Dataset":
@@ -84,25 +76,6 @@ def _opened(folder: Path) -> "Dataset":
         raise DataError(folder, "expected rows, found none")
     for name, feature in opened.features.items():
         inner = getattr(feature, "feature", feature)
-        if isinstance(inner, datasets.Image) and name not in _MEDIA:
+        if isinstance(inner, datasets.Image) and name not in MEDIA:
             raise DataError(folder, f"expected images in a column image or images, found {name}", "rename the column")
     return opened
-
-
-def _counted(table: Any) -> list[int]:
-    """How many images each row of an Arrow table has, without touching their bytes."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    counts = [0] * len(table)
-    for name in reversed(_MEDIA):  # where a row has both, image is the one that is read
-        if name in table.column_names:
-            column = table[name]
-            one = pa.types.is_struct(column.type) or not pa.types.is_nested(column.type)
-            held = pc.is_valid(column) if one else pc.list_value_length(column)
-            given = pc.is_valid(column).to_pylist()
-            counts = [
-                int(many) if known else before
-                for many, known, before in zip(held.to_pylist(), given, counts, strict=True)
-            ]
-    return counts

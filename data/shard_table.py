@@ -6,28 +6,22 @@ To make it, every header and every JSON of every shard is read. It is kept in ``
 
 import json
 import os
-import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from mmbridge.cache import cache_folder
+from mmbridge.data.kept_arrays import KEPT_FROM, place_of, read_kept, write_kept
 from mmbridge.data.record import PARTS
 from mmbridge.data.shard_index import Entry
 from mmbridge.data.sources import Counts
 from mmbridge.errors import DataError
 
-KEPT_FROM = 10_000
-"""Samples from which on a table is kept: so many take half a second."""
-_FORMAT = 1
+_FORMAT = 2
 """Another number when a table comes to hold something else."""
 
 Offsets = NDArray[np.int64]
@@ -104,46 +98,26 @@ def kept(shards: Sequence[Path], told: Sequence[object], make: Callable[[], Shar
     except OSError:  # whoever reads it says what is wrong
         return make()
     named = [[str(shard), os.path.abspath(shard)] for shard in shards]
-    place = cache_folder() / "shard_tables" / f"{_hash([_FORMAT, named, list(map(str, told))])}.safetensors"
-    state = _hash([[fact.st_size, fact.st_mtime_ns] for fact in facts])
+    place = place_of("shard_tables", [_FORMAT, named, list(map(str, told))])
+    state = [[fact.st_size, fact.st_mtime_ns] for fact in facts]
     table = _read(place, state)
     if table is None:
         table = make()
         if len(table) >= KEPT_FROM:
-            _write(place, state, table)
+            faults = [(index, (fault.where, fault.problem, fault.fix)) for index, fault in table.faults.items()]
+            write_kept(place, state, {name: getattr(table, name) for name in _ARRAYS}, json.dumps(faults))
     return table
 
 
-def _read(place: Path, state: str) -> ShardTable | None:
-    """The table kept there, unless it is of other contents, is damaged or is not there."""
-    try:
-        with safe_open(place, "np") as file:
-            told = file.metadata()
-            if told["state"] != state:
-                return None
-            faults = {index: DataError(*said) for index, said in json.loads(told["faults"])}
-            return ShardTable(**{name: file.get_tensor(name) for name in _ARRAYS}, faults=faults)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError):
+def _read(place: Path, state: object) -> ShardTable | None:
+    found = read_kept(place, state)
+    if found is None:
         return None
-
-
-def _write(place: Path, state: str, table: ShardTable) -> None:
-    """In one move, so that a reader sees the old or the new; a table that cannot be kept is made again."""
-    faults = [(index, (fault.where, fault.problem, fault.fix)) for index, fault in table.faults.items()]
+    arrays, note = found
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-            part = Path(folder) / place.name
-            save_file(
-                {name: getattr(table, name) for name in _ARRAYS}, part, {"state": state, "faults": json.dumps(faults)}
-            )
-            os.replace(part, place)
-    except (OSError, SafetensorError):
-        return
-
-
-def _hash(value: object) -> str:
-    return sha256(json.dumps(value).encode()).hexdigest()
+        return ShardTable(**arrays, faults={index: DataError(*said) for index, said in json.loads(note)})
+    except (ValueError, TypeError):
+        return None
 
 
 def _piece(values: NDArray[Any], ends: Offsets, index: int) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mmbridge.data.block_shuffle import Blocks
 from mmbridge.data.record import CAPTION_PROMPTS, PARTS, Part, Record, Task, captions, sample
 from mmbridge.data.sample import Sample
 from mmbridge.errors import DataError
@@ -18,7 +19,10 @@ Counts = NDArray[np.int32]
 
 
 class Source(Protocol):
-    """Random access to samples. The same index is always the same sample; an index past the end is an IndexError."""
+    """Random access to samples. The same index is always the same sample; an index past the end is an IndexError.
+
+    A source may have ``blocks`` as well, a ``Blocks`` or ``None``: the stretches of it that are cheap to read.
+    """
 
     @property
     def name(self) -> str:
@@ -39,7 +43,10 @@ class Records(Protocol):
 
 
 class DataSet(Records, Protocol):
-    """The records of a data set, opened: what each holds is known, and so is where it stands."""
+    """The records of a data set, opened: what each holds is known, and so is where it stands.
+
+    It may have ``blocks``, as a ``Source`` may.
+    """
 
     @property
     def counts(self) -> Counts: ...
@@ -96,6 +103,16 @@ class RecordSource:
         if length == 0:
             raise DataError(name, f"expected samples for the task {task}, found none", "choose another task")
         self._length = length if limit is None else min(limit, length)
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """How many draws each of the records' blocks makes, where they have any; those that make none are left out."""
+        blocks: Blocks | None = getattr(self._records, "blocks", None)
+        if blocks is None:
+            return None
+        ends = np.concatenate([[0], self._ends])[np.cumsum(blocks.sizes)]
+        sizes = np.diff(np.minimum(ends, self._length), prepend=0)
+        return Blocks(sizes[sizes > 0], blocks.window)
 
     def __len__(self) -> int:
         return self._length

@@ -73,7 +73,7 @@ def survey(readings: Sequence[Reading], kind: MediumKind, workers: int = 0) -> S
         for place, often, found in zip(samples, times, _found(readings, samples, kind, workers), strict=True):
             reading = int(place[0])
             if isinstance(found, BadSample):
-                if not readings[reading].skips:
+                if not (readings[reading].skips and found.at_fault):
                     raise found.error
                 bad.append(found)
             else:

@@ -5,6 +5,7 @@ MMBridgeError                 1: an internal fault, or some inputs failed
     ├── RecipeError           a recipe, an override, a part that cannot be built from them
     ├── MediaError            a file that is not the medium it should be
     ├── DataError             a sample or a data set that cannot be used as asked
+    │   └── SourceError       a data set that went out of reach, or changed, while it was read
     ├── FeatureError          features on disk that are stale, incomplete or damaged
     └── BridgeError           a bridge folder that is incomplete or no longer fits its frozen parts
 """
@@ -46,6 +47,10 @@ class MediaError(UserError):
 
 class DataError(UserError):
     """A sample or data set that cannot be used: its id is in ``where``."""
+
+
+class SourceError(DataError):
+    """A data set that cannot be reached or is no longer what was opened. No sample is at fault, and none left out."""
 
 
 class FeatureError(UserError):

@@ -162,8 +162,12 @@ def test_what_is_no_data_set(folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert one_line(tmp_path / "none").endswith("none: expected a data set, found no such file or folder")
-    assert f"{empty}: expected metadata.jsonl, .tar shards or state.json, found an empty folder" in one_line(empty)
-    assert "img: expected metadata.jsonl, .tar shards or state.json, found a.png; name" in one_line(folder / "img")
+    assert f"{empty}: expected metadata.jsonl, state.json, .tar or .parquet files, found an empty folder" in one_line(
+        empty
+    )
+    assert "img: expected metadata.jsonl, state.json, .tar or .parquet files, found a.png; name" in one_line(
+        folder / "img"
+    )
     assert "a.png: expected WebDataset .tar shards, a folder with metadata.jsonl" in one_line(folder / "img/a.png")
     other = write_lines(folder / "other.jsonl", [{"prompt": "x"}])
     assert one_line(other) == f"{other}:1: expected a column messages or conversations or file_name, found prompt"

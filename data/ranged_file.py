@@ -181,5 +181,4 @@ def _reason(error: BaseException) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     if isinstance(error, FileNotFoundError):
         return "found no such file"
-    said = " ".join((getattr(error, "strerror", None) or str(error)).split())
-    return said[:200] or type(error).__name__
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -21,6 +21,7 @@ class RangeServer:
         self.served: dict[str, int] = defaultdict(int)
         self.parts: list[tuple[str, int, int]] = []
         self.faults: dict[str, list[int]] = {}
+        self.folder = folder
         outer = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -15,10 +15,12 @@ import pytest
 from safetensors.torch import save_file
 
 from mmbridge import checkpoint
+from mmbridge.data import parquet
 from mmbridge.errors import UserError
 from mmbridge.objectives.next_token import NextToken
 from mmbridge.recipe import Recipe
 from mmbridge.train import train
+from tests.data.parquets import captions
 from tests.test_train import curve, equal, lines, validated, weights
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
@@ -172,18 +174,71 @@ def test_early_stop_still_counts_its_patience(parts: Path, tmp_path: Path, monke
     same(tmp_path / "run", tmp_path / "whole" / "stages" / "instruct")
 
 
+@pytest.fixture(scope="module")
+def over_parquet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A stage over more row groups than are open at a time, a few steps longer than an epoch of them."""
+    pytest.importorskip("datasets", reason="needs the extra hf")
+    file = captions(tmp_path_factory.mktemp("table") / "x.parquet", range(parquet.MOST + 6), rows=1, side=16)
+    return {"data": {"mix": [{"kind": "files", "path": str(file), "task": "caption"}]}, "steps": 20}
+
+
+@pytest.fixture(scope="module")
+def whole_over_parquet(parts: Path, over_parquet: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole over parquet") / "run"
+    train(recipe(parts, **over_parquet), folder)
+    return folder / "stages" / "instruct"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_crash_over_parquet(
+    workers: int,
+    parts: Path,
+    over_parquet: dict[str, Any],
+    whole_over_parquet: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those who go on read the row groups again, and draw from them in the same order."""
+    over = recipe(parts, **with_workers(over_parquet, workers))
+    with monkeypatch.context() as patch:
+        patch.setattr(NextToken, "terms", at_call(29, crash))
+        with pytest.raises(MemoryError):
+            train(over, tmp_path / "run")
+    train(over, tmp_path / "run", resume=True)
+    same(tmp_path / "run", whole_over_parquet)
+
+
+def with_workers(changes: dict[str, Any], workers: int) -> dict[str, Any]:
+    return changes | {"data": {**changes["data"], "workers": workers}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_killed_outright_over_parquet(
+    workers: int, parts: Path, over_parquet: dict[str, Any], whole_over_parquet: Path, tmp_path: Path
+) -> None:
+    killed_and_resumed(recipe(parts, **with_workers(over_parquet, workers)), tmp_path)
+    same(tmp_path / "run", whole_over_parquet)
+
+
 def test_killed_outright_from_the_command_line(parts: Path, whole: Path, tmp_path: Path) -> None:
     """SIGKILL leaves nothing time to tidy up; the loader's workers go as well."""
-    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    path.write_text(recipe(parts, data={**recipe(parts).stages[0].data.model_dump(mode="json"), "workers": 1}).dump())
+    changes = {"data": recipe(parts).stages[0].data.model_dump(mode="json")}
+    killed_and_resumed(recipe(parts, **with_workers(changes, 1)), tmp_path)
+    same(tmp_path / "run", whole)
+
+
+def killed_and_resumed(recipe: Recipe, folder: Path) -> None:
+    """Trains into ``run``, by the command line, killed when the first checkpoint is there."""
+    path, run = folder / "recipe.yaml", folder / "run"
+    path.write_text(recipe.dump())
     command = [sys.executable, "-m", "mmbridge", "train", str(path), "--out", str(run)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        folder = run / "stages" / "instruct.partial" / "checkpoints"
+        checkpoints = run / "stages" / "instruct.partial" / "checkpoints"
         deadline = time.monotonic() + 120
-        while not checkpoint.steps(folder) and process.poll() is None and time.monotonic() < deadline:
+        while not checkpoint.steps(checkpoints) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         process.kill()
-    shutil.copytree(run, tmp_path / "as it was left")
+    shutil.copytree(run, folder / "as it was left")
     if not (run / "stages" / "instruct").exists():  # it may have been too fast for us
         subprocess.run([*command, "--resume"], check=True, stdout=subprocess.DEVNULL)
-    same(run, whole)

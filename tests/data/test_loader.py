@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mmbridge.checkpoint import State
+from mmbridge.data import parquet
 from mmbridge.data.batch import Batch
 from mmbridge.data.collate import Collate
 from mmbridge.data.config import DataConfig, SkipConfig
@@ -23,7 +24,8 @@ from mmbridge.data.sources import RecordSource
 from mmbridge.encoders.base import Picture, Tiling, Views
 from mmbridge.errors import DataError, MediaError, UserError
 from mmbridge.llm.prompt import Placeholder, Prompt
-from mmbridge.ranks import Ranks
+from mmbridge.ranks import ALONE, Ranks
+from tests.data.parquets import captions
 from tests.data.pictures import encoded, header_only_png, noise
 
 
@@ -118,6 +120,30 @@ def test_ranks_cut_the_same_draws_evenly() -> None:
     alone = ids(list(Loader(mixture(), COLLATE, batch=6, batches=5)))
     ranks = [ids(list(Loader(mixture(), COLLATE, batch=3, batches=5, ranks=Ranks(rank, 2)))) for rank in (0, 1)]
     assert [first + second for first, second in zip(*ranks, strict=True)] == alone
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_the_order_of_blocks_depends_on_neither_workers_nor_ranks(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parquet, past the end of an epoch, whole and resumed on another number of processes."""
+    pytest.importorskip("datasets", reason="needs the extra hf")
+    monkeypatch.setattr(parquet, "MOST", 2)
+    files = [
+        captions(tmp_path / f"{name}.parquet", numbers, 4) for name, numbers in (("a", range(30)), ("b", range(9)))
+    ]
+    mix = [{"kind": "files", "path": str(file), "weight": weight} for weight, file in enumerate(files, 1)]
+    config = DataConfig.model_validate({"mix": mix})
+
+    def batches(size: int, ranks: Ranks = ALONE, workers: int = 0, first: int = 0) -> list[list[str]]:
+        loader = Loader(config.build(3), COLLATE, batch=size, batches=60, workers=workers, ranks=ranks)
+        loader.load_state(State({}, {"draws": first * 6, "skipped": []}))
+        return ids(list(loader))
+
+    alone = batches(6)
+    assert batches(6, workers=workers) == alone
+    shares = [batches(3, Ranks(rank, 2), workers, first=50) for rank in (0, 1)]
+    assert [first + second for first, second in zip(*shares, strict=True)] == alone[50:]
 
 
 def test_one_epoch_by_default_and_again_from_the_start() -> None:

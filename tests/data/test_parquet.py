@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmbridge.data import kept_arrays, parquet, parquet_file, parquet_table
+from mmbridge.data import kept_arrays, parquet, parquet_file, parquet_schema, parquet_table
 from mmbridge.data.formats import open_records, open_source
 from mmbridge.data.media import open_image
 from mmbridge.data.mixture import Mixture
@@ -67,14 +67,14 @@ def test_captions_are_what_datasets_streams(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["messages", "conversations"])
 def test_conversations_are_what_datasets_streams(tmp_path: Path, column: str) -> None:
-    said = {
+    said: Any = {
         "messages": [
             {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "or"}] * 2},
             {"role": "assistant", "content": [{"type": "text", "text": "both"}]},
         ],
         "conversations": [{"from": "human", "value": "<image>or<image>"}, {"from": "gpt", "value": "both"}],
     }[column]
-    alone = {
+    alone: Any = {
         "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}, said[1]],
         "conversations": [{"from": "human", "value": "hi"}, said[1]],
     }[column]
@@ -91,7 +91,7 @@ def test_conversations_are_what_datasets_streams(tmp_path: Path, column: str) ->
 
 def test_nothing_is_read_of_columns_that_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
-    columns_of = parquet_file.columns_of
+    columns_of = parquet_schema.columns_of
 
     def noted(metadata: Any, where: str) -> Any:
         columns = columns_of(metadata, where)

@@ -12,6 +12,7 @@ import webdataset
 from mmbridge.cli.app import run
 from mmbridge.cli.cache import _show_gains
 from mmbridge.feature_gain import Gain
+from tests.data.parquets import written
 from tests.data.pictures import encoded, noise, write_lines
 from tests.tiny_bridge import tiny_data, tiny_recipe, tiny_stage
 
@@ -198,6 +199,38 @@ def test_media_left_out_of_a_cache_end_in_1(recipe: Path, tmp_path: Path, capsys
     out, err = capsys.readouterr()
     assert any(line.startswith("left out  ") and "001.png" in line for line in out.splitlines())
     assert err.splitlines()[-1] == "1 samples or media left out"
+
+
+def test_parquet_from_the_first_look_to_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Checked, packed, cached and trained from; a damaged picture is found by each."""
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf")
+    pictures: list[Any] = [{"bytes": encoded(noise(n, 40)), "path": None} for n in range(9)]
+    columns = {"image": pictures, "text": [f"text {n}" for n in range(9)]}
+    path = written(tmp_path / "x.parquet", columns, 2, image=datasets.Image())
+    assert run(["data", "check", str(path), "--json"]) == 0
+    (report,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (report["bad"], report["sizes"]["width"]["max"]) == (0, 40)
+    assert run(["data", "pack", str(path), str(tmp_path / "packed"), "--per-shard", "4"]) == 0
+    assert "9 records with 9 images written to 3 shards" in capsys.readouterr().out
+    recipe = tmp_path / "tiny.yaml"
+    stage = tiny_stage(steps=4, data={"mix": [{"kind": "files", "path": str(path), "task": "caption"}], "workers": 2})
+    recipe.write_text(tiny_recipe(tmp_path / "parts", stage).dump(), encoding="utf-8")
+    assert run(["data", "cache", str(recipe), "--out", str(tmp_path / "f")]) == 0
+    assert run(["train", str(recipe), "--out", str(tmp_path / "live")]) == 0
+    options = [f"features.path={tmp_path}/f", "features.missing=raise"]
+    assert run(["train", str(recipe), "--out", str(tmp_path / "cached"), *options]) == 0
+    pictures[3] = {"bytes": b"no picture", "path": None}
+    written(path, columns, 2, image=datasets.Image())
+    capsys.readouterr()
+    assert run(["data", "check", str(path), "--format", "parquet"]) == 1
+    assert f"{path}:3" in capsys.readouterr().out
+    assert run(["train", str(recipe), "--out", str(tmp_path / "bad")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}:3): expected an image" in line
+    assert (
+        run(["train", str(recipe), "--out", str(tmp_path / "bad"), "stages.align.data.on_bad_sample={skip_up_to: 0.2}"])
+        == 0
+    )
 
 
 def test_a_gain_too_small_to_be_worth_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:

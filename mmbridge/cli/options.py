@@ -30,6 +30,7 @@ class Format(StrEnum):
     LLAVA = "llava"
     CHAT = "chat"
     DATASETS = "datasets"
+    PARQUET = "parquet"
 
 
 BridgePath = Annotated[
@@ -40,7 +41,8 @@ DataPath = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Shards (folder, file, pattern or URL), a metadata.jsonl folder, LLaVA JSON, chat JSONL, a saved Dataset.",
+        help="Shards or Parquet (folder, file, pattern, URL; Parquet also hf://datasets/ORG/NAME/*.parquet), "
+        "a metadata.jsonl folder, LLaVA JSON, chat JSONL, a saved Dataset.",
     ),
 ]
 DataFormat = Annotated[Format | None, typer.Option("--format", help="The layout of DATA, where looking does not tell.")]

@@ -74,13 +74,16 @@ def write_formats(folder: Path, images: Sequence[Path]) -> dict[str, Path]:
     stored = {"image": [{"bytes": image.read_bytes(), "path": image.name} for image in images], "text": texts}
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     datasets.disable_progress_bars()
-    datasets.Dataset.from_dict(stored, features).save_to_disk(str(folder / "saved"))
+    table = datasets.Dataset.from_dict(stored, features)
+    table.save_to_disk(str(folder / "saved"))
+    table.to_parquet(str(folder / "table.parquet"))
     return {
         "metadata.jsonl": folder / METADATA,
         "shards": folder / "shards",
         "LLaVA JSON": folder / "llava.json",
         "chat JSON lines": folder / "chat.jsonl",
         "saved Dataset": folder / "saved",
+        "Parquet": folder / "table.parquet",
     }
 
 

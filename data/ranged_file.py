@@ -6,7 +6,6 @@ two processes share a connection or a place in it.
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import SEEK_SET, RawIOBase
@@ -20,6 +19,8 @@ from mmbridge.errors import DataError, SourceError
 T = TypeVar("T")
 Protocol = Literal["file", "http", "hf"]
 
+_VERSIONS: dict[Protocol, tuple[str, ...]] = {"file": ("mtime",), "http": ("ETag", "Last-Modified"), "hf": ("blob_id",)}
+"""What fsspec tells of a file that changes when the file does; the first that is there counts."""
 _SILENCE = 60.0
 """Seconds without a byte after which a web server is given up."""
 
@@ -29,7 +30,7 @@ class RangedFile:
     """A file as it was found.
 
     ``name`` is what errors call it, ``path`` what fsspec does; on the Hub it names a commit. ``size`` is in bytes;
-    ``version`` is its time of change, ETag or hash, empty where a web server says nothing of the kind.
+    ``version`` is its time of change, ETag or hash, empty where a server says nothing of the kind.
     """
 
     name: str
@@ -46,7 +47,7 @@ class RangedFile:
                 Whatever else ``take`` raises is let through.
         """
         try:
-            with closing(_Ranges(self)) as ranges:
+            with _Ranges(self, tried(self.name, self.protocol, self._opened)) as ranges:
                 taken = take(cast(IO[bytes], ranges))
         except SourceError:
             raise
@@ -55,6 +56,9 @@ class RangedFile:
             raise
         self._see_that_it_is_the_same()
         return taken
+
+    def _opened(self) -> Any:
+        return file_system(self.protocol).open(self.path, "rb", cache_type="none", size=self.size)
 
     def _see_that_it_is_the_same(self) -> None:
         if self.protocol == "hf":
@@ -74,8 +78,8 @@ def ranged_file(name: str, protocol: Protocol, path: str, told: Mapping[str, Any
         told = tried(name, protocol, lambda: file_system(protocol).info(path))
     if told.get("size") is None or told.get("partial") is False or told["type"] != "file":
         raise _whole_only(name)
-    keys = {"file": ("mtime", "ino"), "http": ("ETag", "Last-Modified"), "hf": ("blob_id",)}[protocol]
-    return RangedFile(name, protocol, path, int(told["size"]), " ".join(str(told[key]) for key in keys if key in told))
+    version = next((str(told[key]) for key in _VERSIONS[protocol] if key in told), "")
+    return RangedFile(name, protocol, path, int(told["size"]), version)
 
 
 def file_system(protocol: Protocol) -> Any:
@@ -119,12 +123,8 @@ def tried(name: str, protocol: Protocol, ask: Callable[[], T]) -> T:
 class _Ranges(RawIOBase):
     """A file for reading, each piece of which is asked for by itself, when it is read."""
 
-    def __init__(self, file: RangedFile) -> None:
-        self._of = file
-        options = {"cache_type": "none", "size": file.size}
-        self._file = tried(
-            file.name, file.protocol, lambda: file_system(file.protocol).open(file.path, "rb", **options)
-        )
+    def __init__(self, of: RangedFile, file: Any) -> None:
+        self._of, self._file = of, file
 
     def readable(self) -> bool:
         return True

@@ -39,7 +39,7 @@ def test_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr("sys.argv", ["loader.py", *options])
     loader.main()
     found = json.loads((tmp_path / "loader.json").read_text())["figures"]["tiny"]
-    forms = {loader.BY_HAND, "metadata.jsonl", "shards", "LLaVA JSON", "chat JSON lines", "saved Dataset"}
+    forms = {loader.BY_HAND, "metadata.jsonl", "shards", "LLaVA JSON", "chat JSON lines", "saved Dataset", "Parquet"}
     assert set(found["samples per second"]) == set(found["microseconds to read a sample"]) == forms
     for kind, taken in found["samples per second of training"].items():
         rate, ratio = found["samples per second"]["shards"], found["loader over training"][kind]["shards"]

@@ -54,11 +54,12 @@ class Vocabulary(nn.Module):
         return torch.cat(made).view(hidden.shape)
 
     def weights(self, values: Tensor) -> Tensor:
-        """How much of each word is in a token: (…, D_c) to (…, K), float32, not negative, 1 in all. Not in chunks."""
+        """How much of each word is in a token: (…, D_c) to (…, K), not negative, 1 in all; all tokens at once."""
         return self._weights(self.norm(self.linear(values)))
 
     def _weights(self, hidden: Tensor) -> Tensor:
-        return torch.softmax(self.head_norm(self.head(hidden)), -1, dtype=torch.float32)
+        logits: Tensor = self.head_norm(self.head(hidden))
+        return torch.softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def _mixture(self, hidden: Tensor) -> Tensor:
         """(R, D_llm) to (R, D_llm)."""

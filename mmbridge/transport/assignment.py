@@ -65,6 +65,7 @@ def assigned(
     epsilon: float = 0.01,
     iterations: int | None = 3,
     tolerance: float = 1e-4,
+    most: int = 1000,
 ) -> Assignment:
     """The entropic plan that gives words their share and samples an equal one.
 
@@ -74,8 +75,9 @@ def assigned(
         epsilon: the entropy's weight, in units of the scores.
         iterations: VLAP's 3, or None to run to the tolerance.
         tolerance: of the residual.
+        most: iterations at which the tolerance is given up.
     """
-    found = sinkhorn(-scores.mT, epsilon, marginal, iterations=iterations, tolerance=tolerance)
+    found = sinkhorn(-scores.mT, epsilon, marginal, iterations=iterations, tolerance=tolerance, most=most)
     return Assignment(found.plan.mT.mul_(len(scores)), float(found.residual), found.iterations)
 
 
@@ -86,8 +88,7 @@ def swav(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Assignme
 
 @torch.no_grad()
 def released(scores: Tensor, marginal: Tensor, *, epsilon: float = 0.01, iterations: int = 3) -> Assignment:
-    """What the loop of VLAP's released code comes to: softmax(s / ε + iterations · log μ). Takes what ``assigned``
-    does."""
+    """What VLAP's released loop comes to: softmax(s / ε + iterations · log μ). Takes what ``assigned`` does."""
     shares = (scores / epsilon).add_(iterations * log(marginal.to(scores))).softmax(-1)
     off = float((shares.mean(0) - marginal).abs().sum())
     return Assignment(shares, off, iterations)
@@ -103,7 +104,7 @@ class AssignmentPrediction:
         epsilon: the entropy's weight.
         temperature: of the predictions.
         iterations: of the assignment; None to run it to the tolerance.
-        tolerance: of the assignment's residual.
+        tolerance: of the assignment's residual, which says in the end whether it was reached.
         as_released: assign as the released code does; needs ``marginal`` and ``iterations``.
         chunk: words that are unpacked at a time.
     """

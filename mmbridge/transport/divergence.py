@@ -31,7 +31,7 @@ def squared_cost(points: Tensor, others: Tensor) -> Tensor:
 
 
 def entropic_cost(
-    cost: Tensor, epsilon: float, rows: Tensor | None = None, columns: Tensor | None = None, tolerance: float = 1e-6
+    cost: Tensor, epsilon: float, rows: Tensor | None = None, columns: Tensor | None = None, tolerance: float = 1e-5
 ) -> Tensor:
     """min ⟨C, P⟩ + ε KL(P | abᵀ) over plans: (…).
 
@@ -57,7 +57,7 @@ def sinkhorn_divergence(
     columns: Tensor | None = None,
     *,
     cost: Cost = squared_cost,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
 ) -> Tensor:
     """S = OT(x, y) − ½ OT(x, x) − ½ OT(y, y), by ``entropic_cost``: (…), differentiable.
 

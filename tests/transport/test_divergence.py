@@ -46,7 +46,7 @@ def test_is_zero_only_for_equal_sets_and_symmetric(epsilon: float) -> None:
     same = sinkhorn_divergence(x, x[:, shuffled], epsilon, a, a[:, shuffled], tolerance=1e-10)
     assert_close(same, torch.zeros(3, dtype=torch.float64), atol=1e-8, rtol=0)
     there, back = sinkhorn_divergence(x, y, epsilon, a, b), sinkhorn_divergence(y, x, epsilon, b, a)
-    assert_close(there, back, atol=1e-6, rtol=0)
+    assert_close(there, back, atol=1e-5, rtol=0)
     assert there.min() > 0.01
     moved = sinkhorn_divergence(x, x + 0.1, epsilon, a, a, tolerance=1e-10)
     assert_close(moved, torch.full((3,), 0.015, dtype=torch.float64), atol=1e-7, rtol=0)  # half of 3 · 0.1²
@@ -59,7 +59,7 @@ def test_padding_is_left_out() -> None:
     a = weights(5, 3, zeros=2)
     padded = torch.cat([x[:3], torch.full((2, 3), torch.nan, dtype=torch.float64)])
     found = sinkhorn_divergence(padded, y, 0.1, a)
-    assert_close(found, sinkhorn_divergence(x[:3], y, 0.1, a[:3]), atol=1e-6, rtol=0)
+    assert_close(found, sinkhorn_divergence(x[:3], y, 0.1, a[:3]), atol=1e-5, rtol=0)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

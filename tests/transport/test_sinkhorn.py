@@ -153,7 +153,7 @@ def test_equal_vectors_in_half_precision(iterations: int | None, dtype: torch.dt
     assert cost.grad is not None
     assert all(bool(each.isfinite().all()) for each in (found.plan, found.rows, found.columns, cost.grad))
     if iterations is None:
-        assert found.residual <= 1e-6
+        assert found.residual <= 1e-5
 
 
 @pytest.mark.parametrize("iterations", [None, 3])
@@ -167,6 +167,6 @@ def test_a_plan_without_mass_is_zero_and_leaves_the_others_alone(iterations: int
     assert torch.equal(cost.grad[1], torch.zeros(4, 3, dtype=torch.float64))
     assert found.residual[1] == 0
     alone = sinkhorn(cost[0, :, :2], 0.1, iterations=iterations)
-    assert_close(found.plan[0, :, :2], alone.plan, atol=1e-6, rtol=0)
+    assert_close(found.plan[0, :, :2], alone.plan, atol=1e-5, rtol=0)
     assert cost.grad[0].isfinite().all()
     assert cost.grad[0].abs().max() > 0

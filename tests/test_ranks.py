@@ -237,6 +237,20 @@ def all_of_it(folder: str) -> dict[str, Any]:
     return found
 
 
+def told(_: str) -> list[Any]:
+    """What each process has: rows of its own number, none in the main one, and a text as long."""
+    with together() as ranks:
+        mine = torch.full((2 * ranks.rank, 3), ranks.rank + 1.5)
+        rows, texts = ranks.rows(mine), ranks.texts("é" * 2 * ranks.rank)
+        return [[each.tolist() for each in rows], texts]
+
+
+def test_processes_tell_each_other_rows_and_texts_of_any_length(tmp_path: Path) -> None:
+    found = processes.together(told, "", folder=tmp_path / "told")
+    assert found == [[[], [[2.5] * 3] * 2], ["", "éé"]]
+    assert ALONE.texts("é") == ["é"]
+
+
 @pytest.fixture(scope="module")
 def parts(parts: Path) -> Path:
     talk(parts)

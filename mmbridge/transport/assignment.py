@@ -28,8 +28,8 @@ from mmbridge.transport.sinkhorn import sinkhorn
 class Assignment:
     """``shares`` (B, K): how much of each sample goes to each word, 1 in all; none of it has a gradient.
 
-    ``residual``: Σ|what words get − μ| + Σ|what samples give − 1/B| of the joint batch, between 0 and 2 where every
-    sample gives its own. ``iterations``: how many were run.
+    ``residual``: Σ|what words get − μ| + Σ|what samples give − 1/B| over all samples assigned together, between 0 and 2
+    where every sample gives its own. ``iterations``: how many were run.
     """
 
     shares: Tensor

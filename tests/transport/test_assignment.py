@@ -52,7 +52,7 @@ def looped_released(scores: np.ndarray, mu: np.ndarray, epsilon: float) -> np.nd
         plan *= mu[:, None]
         plan /= plan.sum(0, keepdims=True)
         plan /= plan.shape[1]
-    return np.asarray(plan * plan.shape[1]).T
+    return np.asarray((plan * plan.shape[1]).T)
 
 
 def looped_swav(scores: np.ndarray, epsilon: float) -> np.ndarray:
@@ -65,7 +65,7 @@ def looped_swav(scores: np.ndarray, epsilon: float) -> np.ndarray:
         plan /= prototypes
         plan /= plan.sum(0, keepdims=True)
         plan /= samples
-    return (plan * samples).T
+    return np.asarray((plan * samples).T)
 
 
 def looped_loss(media: np.ndarray, captions: np.ndarray, table: np.ndarray, shares: Any, tau: float) -> Any:

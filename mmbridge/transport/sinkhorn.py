@@ -12,10 +12,12 @@ Symbols as in ``plan``; N plans. An iteration scales rows, then columns: P = exp
 
 A fixed number of iterations is done in the log domain. To a tolerance, the log domain is visited once a round, and in
 between a kernel near the plan is scaled: the same iterates, several times as fast, and in float32 free of the rounding
-of costs divided by ε. What has not converged after some rounds gets a Newton step before each further one; without
-them, ε = 0.01 can take 100,000 iterations.
+of costs divided by ε, as potentials are in float64. What has not converged after some rounds is begun anew at a large
+ε that is halved down to the one asked for, with a Newton step between rounds; without, ε = 0.01 can take 100,000
+iterations, and more where parts of a plan exchange next to nothing.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -30,7 +32,9 @@ ROUND = 10
 GROWTH = 1e6
 """A scaling at which the log domain is visited at once, long before anything overflows."""
 PLAIN = 50
-"""Iterations before the first Newton step."""
+"""Iterations before annealing and Newton steps."""
+COARSE = 1e-5
+"""The residual at which annealing goes on."""
 LARGEST = 1024
 """The longest shorter side of a plan for which Newton steps are taken."""
 
@@ -51,7 +55,7 @@ def sinkhorn(
     them; to a tolerance, by implicit differentiation of the marginals' equations, and potentials have none then.
 
     Args:
-        cost: (…, n, m), any float dtype; computed in float64 where it is, else in float32.
+        cost: (…, n, m), finite, any float dtype; computed in float64 where it is, else in float32.
         epsilon: the entropy's weight, in units of the cost.
         rows, columns: marginals (…, n) and (…, m) of one total, not negative, zero for what is padding; uniform with
             total 1 where left out. Where totals differ the residual cannot vanish.
@@ -70,9 +74,11 @@ def sinkhorn(
     return Transport(plan, f.reshape(a.shape), g.reshape(b.shape), run, residual(plan, a, b))
 
 
-def _unrolled(cost: Tensor, a: Tensor, b: Tensor, epsilon: float, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The plan and its potentials after so many iterations from potentials of zero."""
-    f, g = torch.zeros_like(a), torch.zeros_like(b).where(b > 0, -torch.inf)
+def _unrolled(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, iterations: int, start: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The plan and its potentials after so many iterations from potentials (…, m) of the columns, or from zero."""
+    f, g = torch.zeros_like(a), torch.zeros_like(b).where(b > 0, -torch.inf) if start is None else start
     for _ in range(iterations):
         f = _scaled(cost, g, a, epsilon)
         g = _scaled(cost.mT, f, b, epsilon)
@@ -99,6 +105,7 @@ class _Converged(torch.autograd.Function):
         plan, f, g, run = _converged(cost, a, b, epsilon, tolerance, most)
         ctx.epsilon = epsilon
         ctx.save_for_backward(plan)
+        f, g = f.to(a), g.to(b)
         ctx.mark_non_differentiable(f, g)
         return plan, f, g, run
 
@@ -115,26 +122,43 @@ class _Converged(torch.autograd.Function):
 def _converged(
     cost: Tensor, a: Tensor, b: Tensor, epsilon: float, tolerance: float, most: int
 ) -> tuple[Tensor, Tensor, Tensor, int]:
+    """The plan (N, n, m), its potentials, and the iterations run."""
     _, f, g = _unrolled(cost, a, b, epsilon, 1)
-    run, off, enough = 1, torch.inf, tolerance / 2  # rounding of the columns' sums, which fit, may take the other half
+    run, level, plain = 1, epsilon, True
     while True:
-        kernel = torch.sub(g[:, None], cost).add_(f[..., None]).div_(epsilon).exp_()
-        u, v = torch.ones_like(a), torch.ones_like(b)
-        for _ in range(ROUND):
-            sums = (kernel @ v[..., None])[..., 0]
-            off = float((u * sums - a).abs().sum(-1).max())
-            if not off > enough or run >= most or max(float(u.max()), float(v.max())) > GROWTH:  # NaN ends it too
-                break
-            u = (a / sums).where(a > 0, 0)
-            v = (b / (u[:, None] @ kernel)[:, 0]).where(b > 0, 0)
-            run += 1
-        f, g = f + epsilon * u.log(), g + epsilon * v.log()
-        if not off > enough or run >= most:
-            return kernel.mul_(u[..., None]).mul_(v[:, None]), f, g, run
-        if run > PLAIN and min(cost.shape[-2:]) <= LARGEST:
-            kernel.mul_(u[..., None]).mul_(v[:, None])
-            x, y = _step(kernel, a, b)
-            f, g, run = f + epsilon * x, g + epsilon * y, run + 1
+        # rounding of the columns' sums, which fit, may take the other half of the tolerance
+        enough = tolerance / 2 if level == epsilon else max(COARSE, tolerance / 2)
+        plan, f, g, rounds, off = _round(cost, f, g, a, b, level, enough, most - run)
+        run += rounds
+        reached = off <= enough
+        if run >= most or math.isnan(off) or (reached and level == epsilon):
+            return (plan, f, g, run) if level == epsilon else (*_unrolled(cost, a, b, epsilon, 1, g.to(b)), run + 1)
+        if plain and run > PLAIN:
+            plain, level = False, max(epsilon, float(cost.max() - cost.min()))
+            _, f, g = _unrolled(cost, a, b, level, 1)
+        elif reached:
+            level = max(epsilon, level / 2)
+        elif not plain and min(cost.shape[-2:]) <= LARGEST:
+            x, y = _step(plan, a, b)
+            f, g, run = f + level * x, g + level * y, run + 1
+
+
+def _round(
+    cost: Tensor, f: Tensor, g: Tensor, a: Tensor, b: Tensor, epsilon: float, enough: float, most: int
+) -> tuple[Tensor, Tensor, Tensor, int, float]:
+    """At most a round, until the residual is small enough: plan, potentials, iterations run, residual."""
+    kernel = torch.sub(g.double()[:, None], cost).add_(f[..., None]).div_(epsilon).exp_().to(cost)
+    u, run = torch.ones_like(a), 0
+    while True:
+        v = (b / (u[:, None] @ kernel)[:, 0]).where(b > 0, 0)
+        sums = (kernel @ v[..., None])[..., 0]
+        off = float((u * sums - a).abs().sum(-1).max())
+        if not off > enough or run == min(ROUND, most) or max(float(u.max()), float(v.max())) > GROWTH:
+            break
+        u = (a / sums).where(a > 0, 0)
+        run += 1
+    plan = kernel.mul_(u[..., None]).mul_(v[:, None])
+    return plan, f + epsilon * u.double().log(), g + epsilon * v.double().log(), run, off
 
 
 def _step(plan: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,4 +167,4 @@ def _step(plan: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     shift = (x.amax(-1, keepdim=True) + x.amin(-1, keepdim=True)) / 2
     x, y = x - shift, y + shift
     size = torch.maximum(x.abs().amax(-1), y.abs().amax(-1)).clamp(min=1)[:, None]
-    return (x / size).to(a), (y / size).to(b)
+    return x / size, y / size

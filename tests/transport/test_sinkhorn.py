@@ -84,6 +84,29 @@ def test_what_takes_sinkhorn_forever_converges() -> None:
     assert found.iterations < 300
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_converges_whatever_the_cost(seed: int) -> None:
+    """Costs of up to 10,000 ε, sets against themselves, ties, outliers, weights over six orders of magnitude."""
+    draw = np.random.default_rng(seed)
+    (n, m), batch = draw.integers(1, 60, 2).tolist(), int(draw.integers(1, 5))
+    epsilon, scale = float(draw.choice([0.5, 0.1, 0.01, 0.003])), 10 ** draw.uniform(-1, 1.5)
+    x, y = draw.normal(size=(batch, n, 3)), draw.normal(size=(batch, m, 3))
+    kind = seed % 4
+    if kind == 3:
+        y, m = x, n
+    cost = ((x[:, :, None] - y[:, None]) ** 2).sum(-1)
+    if kind == 2:
+        cost = (cost > np.median(cost)).astype(float)
+    rows, columns = draw.uniform(0.01, 1, (batch, n)) ** 3, draw.uniform(size=(batch, m))
+    given = [torch.from_numpy(each / each.sum(-1, keepdims=True)) for each in (rows, columns)]
+    exact = sinkhorn(torch.from_numpy(scale * cost), epsilon, *given, tolerance=1e-8)
+    rough = sinkhorn(torch.from_numpy(scale * cost).float(), epsilon, *given)
+    assert exact.residual.max() <= 1e-8
+    assert rough.residual.max() <= 1e-5
+    assert (exact.plan - rough.plan).abs().sum((-2, -1)).max() <= 1e-4
+    assert exact.iterations < 1000
+
+
 def test_running_out_of_iterations_is_told() -> None:
     found = sinkhorn(cosines(20, 20), 0.01, tolerance=1e-9, most=7)
     assert found.iterations == 7
@@ -91,6 +114,15 @@ def test_running_out_of_iterations_is_told() -> None:
     short = sinkhorn(cosines(20, 20), 0.01, iterations=7)
     assert_close(found.plan, short.plan)
     assert_close(found.residual, short.residual)
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_costs_that_are_not_finite_end_it(wrong: float) -> None:
+    cost = cosines(20, 20)
+    cost[3] = wrong
+    found = sinkhorn(cost, 0.01)
+    assert not found.residual <= 1e-5
+    assert found.iterations <= 10_000
 
 
 def test_totals_that_differ_are_told() -> None:

@@ -42,6 +42,21 @@ class Pretrained(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The LLM's side of a projector: ``width`` is D_llm.
+
+    ``table`` (K, D_llm) are the input embeddings of its K words before they are multiplied by ``scale``, as Gemma's
+    are, and ``head`` (K, D_llm) is its output head where that is another matrix; projectors that need no words are
+    built without.
+    """
+
+    width: int
+    table: Tensor | None = None
+    head: Tensor | None = None
+    scale: float = 1.0
+
+
 class Projector(Protocol):
     """D_c → D_llm on the last dimension."""
 

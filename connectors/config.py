@@ -9,7 +9,7 @@ from mmbridge.config import Config
 from mmbridge.data.sample import MediumKind
 
 if TYPE_CHECKING:
-    from mmbridge.connectors.base import Projector, Resampler
+    from mmbridge.connectors.base import Projector, Resampler, Words
     from mmbridge.connectors.connector import Connector
     from mmbridge.encoders.base import EncoderFacts
 
@@ -143,10 +143,10 @@ class LinearConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """On the map's output, while it trains."""
 
-    def build(self, width_in: int, width_out: int) -> "Projector":
+    def build(self, width_in: int, words: "Words") -> "Projector":
         from mmbridge.connectors.linear import Linear
 
-        return Linear(width_in, width_out, bias=self.bias, dropout=self.dropout)
+        return Linear(width_in, words.width, bias=self.bias, dropout=self.dropout)
 
 
 class MLPConfig(Config):
@@ -160,10 +160,10 @@ class MLPConfig(Config):
     activation: Activation = "gelu"
     bias: bool = True
 
-    def build(self, width_in: int, width_out: int) -> "Projector":
+    def build(self, width_in: int, words: "Words") -> "Projector":
         from mmbridge.connectors.mlp import MLP
 
-        widths = (width_in, *[self.hidden or width_out] * (self.depth - 1), width_out)
+        widths = (width_in, *[self.hidden or words.width] * (self.depth - 1), words.width)
         return MLP(widths, activation=self.activation, bias=self.bias)
 
     @model_validator(mode="after")
@@ -177,7 +177,21 @@ ResamplerConfig = Annotated[
     IdentityConfig | AveragePoolConfig | ConcatConfig | PixelShuffleConfig | QFormerConfig,
     Field(discriminator="kind"),
 ]
-ProjectorConfig = Annotated[LinearConfig | MLPConfig, Field(discriminator="kind")]
+
+
+class VocabularyConfig(Config):
+    """Every token a mixture of the LLM's own words (AlignVLM)."""
+
+    kind: Literal["vocabulary"] = "vocabulary"
+
+    def build(self, width_in: int, words: "Words") -> "Projector":
+        from mmbridge.connectors.vocabulary import Vocabulary
+
+        assert words.table is not None
+        return Vocabulary(width_in, words.table, head=words.head, scale=words.scale)
+
+
+ProjectorConfig = Annotated[LinearConfig | MLPConfig | VocabularyConfig, Field(discriminator="kind")]
 
 
 class ConnectorConfig(Config):
@@ -196,12 +210,12 @@ class ConnectorConfig(Config):
     end_token: bool = False
     """Whether a learned token ends each medium."""
 
-    def build(self, facts: "Sequence[EncoderFacts]", width: int, key: str = "connector") -> "Connector":
-        """The connector for encoders of these facts and an LLM whose input embeddings have this width.
+    def build(self, facts: "Sequence[EncoderFacts]", words: "Words", key: str = "connector") -> "Connector":
+        """The connector for encoders of these facts and an LLM of these words.
 
         Args:
             facts: one per name in ``encoders``, in that order.
-            width: D_llm.
+            words: their width, and themselves where the projector mixes them.
             key: where this section stands in its recipe, for errors.
 
         Raises:
@@ -209,4 +223,4 @@ class ConnectorConfig(Config):
         """
         from mmbridge.connectors.connector import Connector
 
-        return Connector(self, facts, width, key)
+        return Connector(self, facts, words, key)

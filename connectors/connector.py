@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmbridge.connectors.base import PerceptualTokens
+from mmbridge.connectors.base import PerceptualTokens, Words
 from mmbridge.connectors.config import ConnectorConfig
 from mmbridge.connectors.tiles import pack, packed_length
 from mmbridge.encoders.base import EncoderFacts, Features, Tiling
@@ -25,13 +25,14 @@ class Connector(nn.Module):
     what the encoders give together, ``facts`` what the resampler makes of it.
     """
 
-    def __init__(self, config: ConnectorConfig, facts: Sequence[EncoderFacts], width: int, key: str) -> None:
+    def __init__(self, config: ConnectorConfig, facts: Sequence[EncoderFacts], words: Words, key: str) -> None:
         super().__init__()
+        width = words.width
         self.key = key
         self.source = _joined_facts(facts, config.encoders, key)
         self.resampler = config.resampler.build(self.source, f"{key}.resampler")
         self.facts = self.resampler.facts(self.source)
-        self.projector = config.projector.build(self.facts.width, width)
+        self.projector = config.projector.build(self.facts.width, words)
         zeros = torch.zeros(self.facts.tokens, width)
         self.position = nn.Parameter(zeros) if config.position == "learned" else None
         self.newline = _token(width) if config.newline else None

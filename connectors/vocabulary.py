@@ -33,11 +33,15 @@ class Vocabulary(nn.Module):
         table: E (K, D_llm), the frozen word embeddings. They stay the LLM's: neither parameter nor buffer here, so they
             are not saved with the connector, and moved by whoever moves the LLM.
         head: W₂ at the start (K, D_llm), which is copied; the table itself where left out, as in LLMs that tie the two.
+        scale: what the LLM multiplies its word embeddings by.
         chunk: tokens at a time.
     """
 
-    def __init__(self, width_in: int, table: Tensor, *, head: Tensor | None = None, chunk: int = CHUNK) -> None:
+    def __init__(
+        self, width_in: int, table: Tensor, *, head: Tensor | None = None, scale: float = 1.0, chunk: int = CHUNK
+    ) -> None:
         super().__init__()
+        self._scale = scale
         words, width = table.shape
         self._table, self._chunk = (table,), chunk  # a tuple hides it from the module's registry
         self.linear = nn.Linear(width_in, width)
@@ -64,4 +68,4 @@ class Vocabulary(nn.Module):
     def _mixture(self, hidden: Tensor) -> Tensor:
         """(R, D_llm) to (R, D_llm)."""
         table = self._table[0].detach()
-        return self._weights(hidden).to(table.dtype) @ table
+        return self._weights(hidden).to(table.dtype) @ table * self._scale

@@ -18,7 +18,7 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from mmbridge.branch_text import SaidText, branch_tokenizer
-from mmbridge.connectors.base import Pretrained
+from mmbridge.connectors.base import Pretrained, Words
 from mmbridge.connectors.connector import Connector
 from mmbridge.context import ForwardContext
 from mmbridge.conversing import Conversing
@@ -89,7 +89,7 @@ class Bridge(Conversing, ModelHubMixin):
             connectors = {}
             for name, config in recipe.connectors.items():
                 facts = [encoders[encoder].facts for encoder in config.encoders]
-                connectors[name] = config.build(facts, self.llm.width, f"connectors.{name}")
+                connectors[name] = config.build(facts, self.words, f"connectors.{name}")
         self.encoders, self.connectors = nn.ModuleDict(encoders), nn.ModuleDict(connectors)
         self.unfrozen = {f"llm.{name}" for name, each in self.llm.named_parameters() if each.requires_grad}
         found = {
@@ -114,6 +114,13 @@ class Bridge(Conversing, ModelHubMixin):
     @property
     def prompter(self) -> Prompter:
         return self.llm.prompter
+
+    @property
+    def words(self) -> Words:
+        """The LLM's words, for projectors."""
+        table, head = self.llm.table, getattr(self.llm.head, "weight", None)
+        own = isinstance(head, Tensor) and head is not table and head.shape == table.shape
+        return Words(self.llm.width, table, head if own else None, self.llm.scale)
 
     @property
     def device(self) -> torch.device:

@@ -16,6 +16,7 @@ from deepspeed.runtime.zero import GatheredParameters, Init
 from torch import Tensor, nn
 
 from mmbridge.bridge import Bridge
+from mmbridge.connectors.vocabulary import Vocabulary
 from mmbridge.data.batch import Batch
 from mmbridge.device import pick
 from mmbridge.engine_config import DeepSpeedEngineConfig
@@ -45,7 +46,7 @@ class ZeroEngine(TorchEngine):
 
     Raises:
         RecipeError: a parameter group matches nothing that trains, DeepSpeed refuses the configuration, or ZeRO-3 meets
-            weights in int8.
+            weights in int8, or a connector that reads the LLM's words.
         UserError: no such device.
     """
 
@@ -58,6 +59,9 @@ class ZeroEngine(TorchEngine):
                 "bitsandbytes keeps weights in int8 whole in every process, and ZeRO-3 would shard nothing of them"
             )
             raise RecipeError("engine.zero_stage", problem, "set it to 2 or less, or llm.quantization to nf4")
+        if self._zero == 3 and any(isinstance(each, Vocabulary) for each in bridge.connectors.modules()):
+            problem = "a projector into the LLM's vocabulary reads all of its words, which ZeRO-3 shards"
+            raise RecipeError("engine.zero_stage", problem, "set it to 2 or less")
         bridge.encoders.to(self._device)
         bridge.connectors.to(self._device)
         super().__init__(bridge, stage, steps, key, ranks)

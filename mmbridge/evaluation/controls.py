@@ -83,7 +83,7 @@ def with_random_connectors(bridge: "Bridge", seed: int = 0) -> "Bridge":
         fresh = {
             name: config.build(
                 [cast("EncoderFacts", bridge.encoders[encoder].facts) for encoder in config.encoders],
-                bridge.llm.width,
+                bridge.words,
                 f"connectors.{name}",
             )
             for name, config in bridge.recipe.connectors.items()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-from mmbridge.connectors.config import ConnectorConfig, LinearConfig
+from mmbridge.connectors.config import ConnectorConfig, LinearConfig, VocabularyConfig
 from mmbridge.connectors.connector import Connector
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import RecipeError, UserError
@@ -60,6 +60,7 @@ def export_llava(bridge: "Bridge", folder: Path | str) -> None:
 def _model(
     tower: TowerPart, language: LanguagePart, connector: Connector, config: ConnectorConfig, activation: str
 ) -> LlavaForConditionalGeneration:
+    assert not isinstance(config.projector, VocabularyConfig)
     bias = config.projector.bias
     whole = LlavaConfig(
         vision_config=tower.config,
@@ -133,6 +134,8 @@ def _activation(key: str, config: ConnectorConfig, width: int) -> str:
         if found:
             raise RecipeError(f"{key}.{name}", f"LLaVA has no learned {name.replace('_', ' ')}, found one")
     projector = config.projector
+    if isinstance(projector, VocabularyConfig):
+        raise RecipeError(f"{key}.projector", "LLaVA's projector is one linear map or two, found a mixture of words")
     if isinstance(projector, LinearConfig) or projector.depth == 1:
         return NO_ACTIVATION
     if projector.depth != 2:

@@ -86,6 +86,16 @@ class LanguageModel(Generating):
         return self._embedding.embedding_dim
 
     @property
+    def table(self) -> Tensor:
+        """(K, D_llm), the embeddings of its words before they are multiplied by ``scale``."""
+        return self._embedding.weight
+
+    @property
+    def scale(self) -> float:
+        """What it multiplies word embeddings by, as Gemma's do."""
+        return float(getattr(self._embedding, "scalar_embed_scale", 1.0))
+
+    @property
     def layers(self) -> nn.ModuleList:
         """The decoder blocks, first to last."""
         layers = self.model.get_submodule(self._layers)

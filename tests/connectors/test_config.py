@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmbridge.connectors.base import Words
 from mmbridge.connectors.config import ConnectorConfig
 from mmbridge.connectors.connector import Connector
 from mmbridge.encoders.base import EncoderFacts, Grid
@@ -19,7 +20,7 @@ KEY = "connectors.image"
 def build(*described: EncoderFacts, **options: Any) -> Connector:
     names = ("left", "right")[: len(described)]
     config = ConnectorConfig.model_validate({"encoders": names, "projector": {"kind": "linear"}, **options})
-    return config.build(described, 10, KEY)
+    return config.build(described, Words(10), KEY)
 
 
 def test_reading_configs_needs_no_torch() -> None:
@@ -111,5 +112,5 @@ def test_parameter_counts(options: dict[str, Any], count: int) -> None:
     """LLaVA-1.5's 20,979,712 on CLIP ViT-L/14-336 and a 7B LLM, and what each option adds to it."""
     config = ConnectorConfig.model_validate({"encoders": ["clip"], **options})
     with torch.device("meta"):
-        connector = config.build([EncoderFacts(1024, Grid(1, 24, 24))], 4096)
+        connector = config.build([EncoderFacts(1024, Grid(1, 24, 24))], Words(4096))
     assert sum(tensor.numel() for tensor in connector.parameters()) == count

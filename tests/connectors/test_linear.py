@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from mmbridge.connectors.base import Words
 from mmbridge.connectors.config import LinearConfig
 from mmbridge.connectors.linear import Linear
 
 
 def linear(width_in: int, width_out: int, **options: float) -> Linear:
-    built = LinearConfig(**options).build(width_in, width_out)
+    built = LinearConfig(**options).build(width_in, Words(width_out))
     assert isinstance(built, Linear)
     return built
 

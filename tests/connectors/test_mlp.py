@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
+from mmbridge.connectors.base import Words
 from mmbridge.connectors.config import MLPConfig
 from mmbridge.connectors.mlp import MLP
 
@@ -13,7 +14,7 @@ PARTS = {True: ("weight", "bias"), False: ("weight",)}
 
 
 def mlp(width_in: int, width_out: int, **options: object) -> MLP:
-    built = MLPConfig.model_validate({"kind": "mlp", **options}).build(width_in, width_out)
+    built = MLPConfig.model_validate({"kind": "mlp", **options}).build(width_in, Words(width_out))
     assert isinstance(built, MLP)
     return built
 

@@ -15,6 +15,7 @@ from transformers import (
     DynamicCache,
 )
 
+from mmbridge.connectors.base import Words
 from mmbridge.connectors.config import ConnectorConfig, QFormerConfig
 from mmbridge.connectors.qformer import QFormer, QFormerOutput, QFormerReading
 from mmbridge.encoders.base import EncoderFacts, Features, Grid
@@ -375,7 +376,7 @@ def count(width: int | None = None, features: int = 1408, **changes: Any) -> int
             model: Any = QFormerConfig.model_validate(changes).build(facts, KEY)
         else:
             config = {"encoders": ["g"], "resampler": {"kind": "qformer"} | changes, "projector": {"kind": "linear"}}
-            model = ConnectorConfig.model_validate(config).build([facts], width)
+            model = ConnectorConfig.model_validate(config).build([facts], Words(width))
     return sum(each.numel() for each in model.parameters())
 
 

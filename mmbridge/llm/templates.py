@@ -9,7 +9,7 @@ tokenizer puts its own in front, as in pretraining.
 import json
 from typing import Literal
 
-TemplateName = Literal["plain", "caption", "qa", "vicuna_v1"]
+TemplateName = Literal["plain", "caption", "qa", "vicuna_v1", "minigpt4", "minigpt4_llama2"]
 
 _PARTS = """\
 {%- macro medium(part, following) -%}
@@ -81,6 +81,33 @@ _TURNS: dict[TemplateName, str] = {
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}
 """,
+    # MiniGPT-4's second stage (arXiv 2304.10592) before Vicuna of version 0: three hashes begin and end every turn.
+    "minigpt4": """\
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{{ '###Assistant:' }}{% generation %}{{ ' ' + whole(message.content) | trim + '###' }}{% endgeneration %}
+{%- elif message.role == 'user' -%}
+{{ '' if loop.previtem is defined and loop.previtem.role == 'assistant' else '###' }}
+{{- 'Human: ' + tagged(message.content) + ' ' }}
+{%- else -%}
+{{ whole(message.content) }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '###Assistant:' }}{%- endif -%}
+""",
+    # The same before Llama-2-chat.
+    "minigpt4_llama2": """\
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{{ '[/INST]' }}{% generation %}{{ ' ' + whole(message.content) | trim + eos_token }}{% endgeneration %}
+{%- elif message.role == 'user' -%}
+{{ '[INST] ' + tagged(message.content) + ' ' }}
+{%- else -%}
+{{ whole(message.content) + ' ' }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '[/INST]' }}{%- endif -%}
+""",
 }
 
 _WORDS = """\
@@ -88,6 +115,18 @@ _WORDS = """\
 {%- for part in content if part.type == 'text' -%}{{ part.text }}{%- endfor -%}
 {%- endmacro -%}
 """
+
+_TAGGED = """\
+{%- macro tagged(content) -%}
+{%- for part in content -%}
+{%- if part.type == 'text' -%}{{ part.text }}
+{%- elif part.type == 'image' -%}
+{{ '<Img><image></Img>' }}{{ ' ' if loop.nextitem is defined and loop.nextitem.type == 'text' }}
+{%- else -%}{{ medium(part, loop.nextitem) }}{%- endif -%}
+{%- endfor -%}
+{%- endmacro -%}
+"""
+"""MiniGPT-4's content: every image between tags, a space behind them."""
 
 _FLATTEN = """\
 {%- set flat = namespace(messages=[]) -%}
@@ -100,7 +139,7 @@ _FLATTEN = """\
 
 def named_template(name: TemplateName, separator: str) -> str:
     """The template of this name, with ``separator`` between a medium and the text that follows it."""
-    return _set(separator) + _PARTS + _WORDS + _TURNS[name]
+    return _set(separator) + _PARTS + _WORDS + _TAGGED + _TURNS[name]
 
 
 def flattened(template: str, separator: str) -> str:

@@ -218,7 +218,17 @@ EXPECTED: dict[TemplateName, tuple[str, str]] = {
         "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions. USER: <image>\nWhat is it? ASSISTANT:",
     ),
+    "minigpt4": (
+        "###Human: <Img><image></Img> What is it? ###Assistant:{% a red circle###%}",
+        "###Human: <Img><image></Img> What is it? ###Assistant:",
+    ),
+    "minigpt4_llama2": (
+        "[INST] <Img><image></Img> What is it? [/INST]{% a red circle</s>%}",
+        "[INST] <Img><image></Img> What is it? [/INST]",
+    ),
 }
+STOPS = {"plain": "\n", "minigpt4": "###"}
+"""The text that ends a turn, in templates that end it with no token."""
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -235,7 +245,7 @@ def test_named_templates(name: TemplateName, style: Literal["metaspace", "bytes"
     assert prompt.supervised == (False,) * len(asked.ids) + (True,) * (len(prompt.ids) - len(asked.ids))
     assert prompt.ids[0] == tokenizer.bos_token_id or style == "bytes"  # as the tokenizer does in pretraining
     assert (prompter.stop_id, prompter.stop_text) == (
-        (None, "\n") if name == "plain" else (tokenizer.eos_token_id, None)
+        (None, STOPS[name]) if name in STOPS else (tokenizer.eos_token_id, None)
     )
 
 
@@ -245,6 +255,19 @@ def test_vicuna_s_second_turn_follows_at_once(tmp_path: Path) -> None:
     )
     prompt = Prompter(tiny_tokenizer(tmp_path), "vicuna_v1", system="Be brief.").training(Sample("a", talk))
     assert prompt.text == "Be brief. USER: One? ASSISTANT: Yes.</s>USER: Two?<image> ASSISTANT: No.</s>"
+
+
+def test_minigpt4_s_second_turn_begins_where_the_first_ended(tmp_path: Path) -> None:
+    talk = conversation(
+        ("user", ["One?"]), ("assistant", ["Yes."]), ("user", ["Two?", IMAGE]), ("assistant", [" No. "])
+    )
+    sample = Sample("a", talk)
+    prompt = Prompter(tiny_tokenizer(tmp_path), "minigpt4", system="Be brief.").training(sample)
+    turns = "###Human: One? ###Assistant: Yes.###Human: Two?<Img><image></Img> ###Assistant: No.###"
+    assert prompt.text == f"Be brief.{turns}"
+    llama = Prompter(tiny_tokenizer(tmp_path), "minigpt4_llama2", system="Be brief.").training(sample)
+    turns = "[INST] One? [/INST] Yes.</s>[INST] Two?<Img><image></Img> [/INST] No.</s>"
+    assert llama.text == f"Be brief. {turns}"
 
 
 def test_a_system_message_of_the_sample_goes_first(tmp_path: Path) -> None:

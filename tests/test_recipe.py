@@ -18,19 +18,44 @@ def test_quickstart_has_the_stages_it_promises() -> None:
 @pytest.mark.parametrize(
     ("name", "lr", "samples", "warmup", "template"),
     [
-        ("llava-1.5", [1e-3, 2e-5], [256, 128], 0.03, ["plain", None]),
-        ("llava-more", [1e-3, 2e-5], [256, 128], 0.03, ["plain", None]),
-        ("limber", [8e-4], [256], 100, [None]),
+        ("llava-1.5", [1e-3, 2e-5], [256, 128], [0.03, 0.03], ["plain", None]),
+        ("llava-more", [1e-3, 2e-5], [256, 128], [0.03, 0.03], ["plain", None]),
+        ("limber", [8e-4], [256], [100], [None]),
+        ("blip-2", [1e-4, 1e-4], [1680, 1920], [2000, 2000], [None, None]),
+        ("minigpt-4", [1e-4, 3e-5], [256, 12], [5000, 200], ["plain", None]),
     ],
 )
 def test_published_hyper_parameters(
-    name: str, lr: list[float], samples: list[int], warmup: float, template: list[str | None]
+    name: str, lr: list[float], samples: list[int], warmup: list[float], template: list[str | None]
 ) -> None:
     stages = Recipe.load(name).stages
     assert [stage.optim.lr for stage in stages] == lr
     assert [stage.batch * stage.accumulate for stage in stages] == samples
-    assert {stage.schedule.warmup for stage in stages} == {warmup}
+    assert [stage.schedule.warmup for stage in stages] == warmup
     assert [stage.template for stage in stages] == template
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "smallest", "betas"),
+    [
+        ("blip-2", [250_000, 80_000], [1e-5, 5e-5], (0.9, 0.98)),
+        ("minigpt-4", [20_000, 400], [8e-5, 1e-5], (0.9, 0.999)),
+    ],
+)
+def test_published_schedules(name: str, steps: list[int], smallest: list[float], betas: tuple[float, float]) -> None:
+    stages = Recipe.load(name).stages
+    assert [stage.steps for stage in stages] == steps
+    assert [stage.optim.lr * stage.schedule.floor for stage in stages] == pytest.approx(smallest, rel=1e-5)
+    assert {stage.schedule.kind for stage in stages} == {"cosine"}
+    assert {(stage.optim.betas, stage.optim.weight_decay, stage.optim.clip) for stage in stages} == {
+        (betas, 0.05, None)
+    }
+
+
+def test_blip_2_with_clip_sees_as_many_samples_as_published() -> None:
+    recipe = Recipe.load("blip-2", "variant=vit-l,opt-6.7b")
+    assert [stage.batch * stage.accumulate for stage in recipe.stages] == [2320, 1920]
+    assert (recipe.encoders["image"].layer, recipe.llm.path) == (-2, "facebook/opt-6.7b")
 
 
 def test_llava_lora_variant() -> None:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mmbridge.bridge import Bridge
+from mmbridge.connectors.base import Words
 from mmbridge.connectors.config import ConnectorConfig, QFormerConfig
 from mmbridge.encoders.base import EncoderFacts, Grid
 from mmbridge.recipe import Recipe
@@ -25,7 +26,7 @@ WORLD = (
 def built(config: ConnectorConfig, width: int) -> nn.Module:
     """Its shapes alone."""
     with torch.device("meta"):
-        return config.build([VIT_G], width, "connectors.image")
+        return config.build([VIT_G], Words(width), "connectors.image")
 
 
 def without_text(config: ConnectorConfig) -> ConnectorConfig:

@@ -7,7 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.testing import assert_close
+from transformers import BlipImageProcessor
 
+from mmbridge.bridge import Bridge
+from mmbridge.connectors.base import Words
+from mmbridge.data.sample import Medium, Sample, conversation
 from mmbridge.encoders.base import EncoderFacts, Grid
 from mmbridge.recipe import Recipe
 from tests.connectors.qformers import SMALL, blip2
@@ -32,9 +37,34 @@ def test_one_linear_map_trains(overrides: list[str], prefix: int, width: int, to
     recipe = Recipe.load("minigpt-4", *overrides)
     assert {stage.train for stage in recipe.stages} == {("connectors.image.projector.*",)}
     with torch.device("meta"):
-        connector = recipe.connectors["image"].build([EncoderFacts(1408, Grid(1, 16, 16), prefix)], width)
+        connector = recipe.connectors["image"].build([EncoderFacts(1408, Grid(1, 16, 16), prefix)], Words(width))
     found = trained(connector, recipe.stages[0].train)
     assert (connector.length(None), len(found), sum(found.values())) == (tokens, 2, count)
+
+
+@torch.no_grad()
+def test_queries_find_what_they_find_in_transformers(tmp_path: Path) -> None:
+    """From pixels: the tower's last layer, CLS and patches, the norm behind it, the Q-Former of one checkpoint."""
+    theirs = blip2(tmp_path)
+    processor = BlipImageProcessor(size={"height": 28, "width": 28})
+    processor.save_pretrained(tmp_path)
+    recipe = Recipe.load(
+        "minigpt-4",
+        f"encoders.image.path={tmp_path}",
+        "encoders.image.dtype=float32",
+        f"connectors.image.resampler={QFORMER | {'init': str(tmp_path)}}",
+        "llm.path=world:llm",
+        "llm.dtype=float32",
+    )
+    bridge = Bridge(recipe)
+    bridge.initialise()
+    picture = Image.effect_mandelbrot((40, 32), (-2, -1.5, 1, 1.5), 100).convert("RGB")
+    batch = bridge.collate(training=False)([Sample("a", conversation(("user", [Medium("image", picture), "What?"])))])
+    found = bridge.connectors["image"].get_submodule("resampler")(bridge.encode(batch)["image"])
+    seen = theirs.vision_model(processor(images=picture, return_tensors="pt")["pixel_values"]).last_hidden_state
+    assert seen.shape == (1, 5, 24)
+    expected = theirs.qformer(query_embeds=theirs.query_tokens, encoder_hidden_states=seen).last_hidden_state
+    assert_close(found.values, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def recipe(folder: Path, kinds: list[str], precision: str, batch: int, mixed: bo
     stage = tiny_stage(
         objectives=[{"kind": kind} for kind in kinds],
         data={"mix": [images, text] if mixed else [images]},
-        optim={"lr": 1e-2, "weight_decay": 0.1, "clip": 0.5},
+        optim={"lr": 1e-3 if precision == "bfloat16" else 1e-2, "weight_decay": 0.1, "clip": 0.5},
         precision=precision,
         steps=4,
         batch=batch,

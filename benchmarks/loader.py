@@ -21,7 +21,7 @@ from photographs import write_photographs
 from PIL import Image
 from random_llava import SHAPES, Shape, options, write
 from record import Record
-from training_step import SETTINGS, ours
+from training_step import SETTINGS, STAGE, ours
 from transformers import AutoImageProcessor
 
 from mmbridge.data.collate import Collate
@@ -33,6 +33,7 @@ from mmbridge.data.sources import RecordSource
 from mmbridge.encoders.config import TransformersConfig
 from mmbridge.flops import StepFlops
 from mmbridge.llm.config import LLMConfig
+from mmbridge.objectives.weighted import WeightedObjectives
 
 BATCH = 16
 MARGIN = 3.0
@@ -168,7 +169,7 @@ def training(folder: Path, shape: Shape) -> tuple[dict[str, Callable[[], object]
     for kind, name in ((LIVE, "live"), (READY, "cached")):
         setting = SETTINGS[name]
         bridge, batches, steps[kind] = ours(folder, shape, setting.texts(shape), setting)
-        needed[kind] = sum(map(StepFlops(bridge).needed, batches))
+        needed[kind] = sum(map(StepFlops(WeightedObjectives(bridge, STAGE.objectives)).needed, batches))
     return steps, needed
 
 

@@ -37,6 +37,7 @@ from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import StepFlops
 from mmbridge.frozen import freeze
 from mmbridge.llava import load_llava
+from mmbridge.objectives.weighted import WeightedObjectives
 from mmbridge.stage import StageConfig
 from mmbridge.torch_engine import TorchEngine
 from mmbridge.trainable import unfreeze
@@ -177,7 +178,7 @@ def measured(shape: Shape, setting: Setting, rounds: int) -> dict[str, Any]:
     for name, other in others.items():
         other()
         apart[name] = difference(bridge, model)
-    needed = StepFlops(bridge).needed
+    needed = StepFlops(WeightedObjectives(bridge, STAGE.objectives)).needed
     variants = {**others, "mmbridge": step}
     times = paired(variants, rounds)
     return {

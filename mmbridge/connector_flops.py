@@ -8,31 +8,40 @@ features, H the width inside its feed-forwards, R tokens that are projected. A m
 
 The backward pass takes as much for every operand that has to have a gradient: three times over while all trains, twice
 where features, which are frozen, are an operand. Resamplers without weights are not counted. Of a tiled image, tokens
-that only show padding are not projected.
+that only show padding are not projected. What losses make of a Q-Former beside: ``mmbridge.pair_flops``.
 """
 
 from torch import nn
 
-from mmbridge.connectors.bert_blocks import Attention, Block
 from mmbridge.connectors.connector import Connector
 from mmbridge.connectors.qformer import QFormer
 from mmbridge.connectors.tiles import packed_length
 from mmbridge.encoders.base import Tiling
-from mmbridge.matrices import Matrix, matrices
+from mmbridge.matrices import matrices
+from mmbridge.products import Products, Value, trains
+from mmbridge.qformer_products import Places, QFormerProducts
 
 
 class ConnectorFlops:
-    """Of one connector, by how a medium is tiled. What trains is settled by then."""
+    """Of one connector, by how a medium is tiled. What trains is settled by then.
+
+    ``learns`` says whether something trains in or before the perceptual tokens.
+    """
 
     def __init__(self, connector: nn.Module) -> None:
         assert isinstance(connector, Connector)
-        self._connector = connector
-        view, token = _Count(), _Count()
-        learns = view.qformer(connector.resampler, connector.source.tokens)
+        assert isinstance(connector.resampler, nn.Module)
         assert isinstance(connector.projector, nn.Module)
-        for matrix in matrices(connector.projector):
-            learns = token.map(matrix, 1, learns)
-        self._view, self._token = 2 * view.total, 2 * token.total
+        self._connector = connector
+        view, token = Products(), Products()
+        sampled = Value(trains(connector.resampler))
+        if isinstance(connector.resampler, QFormer):
+            resampler = QFormerProducts(connector.resampler, connector.source.tokens, view)
+            sampled = resampler.read(Places.alone(connector.resampler.config.queries), resampler.image(1)).states
+        ends = trains(connector.projector, connector.position, connector.newline, connector.end_token)
+        self.learns = sampled.learns or ends
+        self._view = 2 * view.executed([sampled])
+        self._token = 2 * token.executed([projected(connector, 1, sampled, token)])
 
     def __call__(self, tiling: Tiling | None) -> int:
         facts = self._connector.facts
@@ -41,49 +50,9 @@ class ConnectorFlops:
         return self._view * tiling.views + self._token * packed_length(facts.grid, tiling, newline=False)
 
 
-class _Count:
-    """Multiply-adds so far, and with each product what it needs for gradients.
-
-    ``learns`` says of an operand whether something before it trains; every method says it of its result.
-    """
-
-    def __init__(self) -> None:
-        self.total = 0
-
-    def map(self, matrix: Matrix, tokens: int, learns: bool) -> bool:
-        self.total += tokens * matrix.size * (1 + learns + matrix.trains)
-        return learns or matrix.trains
-
-    def qformer(self, resampler: object, features: int) -> bool:
-        """Of one view; nothing where the resampler is something without weights."""
-        if not isinstance(resampler, QFormer):
-            return False
-        queries = resampler.config.queries
-        learns, seen = _trains(resampler.embeddings), _trains(resampler.feature_norm)
-        for block in resampler.blocks:
-            assert isinstance(block, Block)
-            learns = self._attention(block.attention, queries, queries, learns, learns)
-            if block.cross is not None:
-                learns = self._attention(block.cross, queries, features, learns, seen)
-            for matrix in matrices(block.query_feed):
-                learns = self.map(matrix, queries, learns)
-            learns |= _trains(block.query_feed)
-        return learns
-
-    def _attention(self, attention: Attention, queries: int, keys: int, learns: bool, source: bool) -> bool:
-        query = self._linear(attention.query, queries, learns)
-        key = self._linear(attention.key, keys, source)
-        value = self._linear(attention.value, keys, source)
-        pairs = queries * keys * attention.query.out_features
-        scores = query or key
-        self.total += pairs * (1 + query + key) + pairs * (1 + scores + value)
-        mixed = self._linear(attention.out, queries, scores or value)
-        return learns or mixed or _trains(attention.norm)
-
-    def _linear(self, linear: nn.Linear, tokens: int, learns: bool) -> bool:
-        (matrix,) = matrices(linear)
-        return self.map(matrix, tokens, learns) or _trains(linear)
-
-
-def _trains(module: nn.Module | None) -> bool:
-    return module is not None and any(parameter.requires_grad for parameter in module.parameters())
+def projected(connector: Connector, tokens: int, value: Value, products: Products) -> Value:
+    """So many tokens on their way to the LLM."""
+    assert isinstance(connector.projector, nn.Module)
+    for matrix in matrices(connector.projector):
+        value = products.matrix(matrix, tokens, value)
+    return value

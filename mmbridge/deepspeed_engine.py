@@ -34,7 +34,7 @@ class DeepSpeedEngine(ZeroEngine):
 
     def _start(self, config: DeepSpeedEngineConfig) -> Any:
         (self._optimiser,) = self._optimisers
-        self._compute = engine = initialised(Sharded(self._module), self._optimiser, self._stage, config)
+        self._compute = engine = initialised(Sharded(self.objectives), self._optimiser, self._stage, config)
         return engine
 
     def backward(self, losses: Tensor, last: bool = True) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmbridge.bridge import Bridge
 from mmbridge.checkpoint import State
 from mmbridge.data.batch import Batch
+from mmbridge.objectives.weighted import WeightedObjectives
 from mmbridge.ranks import Ranks
 
 
@@ -20,6 +21,7 @@ class Engine(Protocol):
     """What computes steps for a bridge. Where several processes train together, each calls every method alike."""
 
     bridge: Bridge
+    objectives: WeightedObjectives
     ranks: Ranks
 
     @property

@@ -8,6 +8,7 @@ from mmbridge.data.mixture import Mixture
 from mmbridge.flops import StepFlops
 from mmbridge.frozen import freeze
 from mmbridge.llm.packing import Packing
+from mmbridge.objectives.weighted import WeightedObjectives
 from mmbridge.recipe import Recipe
 from mmbridge.stage import StageConfig
 from mmbridge.trainable import matched
@@ -46,7 +47,8 @@ def gain(recipe: Recipe, stage: StageConfig, mixture: Mixture) -> Gain:
             parameters[name].requires_grad_(True)
     if stage.packing:
         bridge.llm.packing = Packing(bridge.llm)
-    flops, collate = StepFlops(bridge), bridge.collate(templates=stage.data.templates)
+    objectives = WeightedObjectives(bridge, stage.objectives, f"stages.{stage.name}.objectives")
+    flops, collate = StepFlops(objectives), bridge.collate(templates=stage.data.templates)
     encoders = rest = 0
     draws = Draws(mixture)
     for start in range(0, _SAMPLES, stage.batch):

@@ -1,10 +1,13 @@
 """The floating-point operations that a training step of a bridge needs, as closed formulas; nothing runs.
 
+Parts that no objective reads need none: where none reads what the LLM says, neither it nor a projector runs.
+
 Symbols: V views, n tokens of a view inside its encoder, D the encoder's width, b blocks up to the deepest tap. A
 multiply-add is two FLOPs.
 
     encoder     per view: 2·n·(matrices of b blocks) + 4·b·D·n² for attention + 2·cells·(patch convolution)
     connector   ``mmbridge.connector_flops``, medium by medium
+    pairs       ``mmbridge.pair_flops``, what a Q-Former makes of media and texts for losses of its own
     LLM         ``mmbridge.llm.flops``, sample by sample, what several begin with alike once
 
 Not counted: norms, activations, resampling without weights, and the pooling head behind an encoder's blocks.
@@ -14,55 +17,63 @@ and ``mmbridge.evaluation.flops`` counts it.
 """
 
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from math import prod
 
 import numpy as np
 from torch import nn
 
-from mmbridge.bridge import Bridge
 from mmbridge.connector_flops import ConnectorFlops
 from mmbridge.context import Span
 from mmbridge.data.batch import Batch
-from mmbridge.data.sample import MediumKind
 from mmbridge.encoders.base import Views
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.flops import LanguageModelFlops, Row, Work
 from mmbridge.llm.reading import Reading, read
 from mmbridge.llm.tree import Tree, trees
 from mmbridge.matrices import matrices
+from mmbridge.objectives.weighted import WeightedObjectives
+from mmbridge.pair_flops import PairFlops
+from mmbridge.pair_sizes import PairedBatch
 
 
 class StepFlops:
     """What batches need for a training step, forward and backward, and what is executed for it.
 
-    Reads the parts of a bridge once; what is frozen and what trains must be settled by then.
+    Reads the parts of a bridge once; what is frozen and what trains must be settled by then. Where objectives are
+    joint, all processes call its methods alike.
     """
 
-    def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
+    def __init__(self, objectives: WeightedObjectives) -> None:
+        self._bridge = bridge = objectives.bridge
+        self._objectives = objectives
+        self._answers = any(each.connector is None for each in objectives.reads)
+        self._pairs = dict[str, PairFlops]()
+        for name in bridge.recipe.connectors:
+            if read := {each.pairs for each in objectives.reads if each.connector == name and each.pairs}:
+                self._pairs[name] = PairFlops(bridge.connectors[name], read)
         self._llm = LanguageModelFlops(bridge.llm)
         self._views = {name: encoder_flops(bridge.encoders[name]) for name in bridge.prepare}
         self._connectors = {name: ConnectorFlops(connector) for name, connector in bridge.connectors.items()}
-        self._learning = set[MediumKind]()
-        for name, config in bridge.recipe.connectors.items():
-            if any(parameter.requires_grad for parameter in bridge.connectors[name].parameters()):
-                self._learning.add(config.medium)
+        learning = (config for name, config in bridge.recipe.connectors.items() if self._connectors[name].learns)
+        self._learning = {config.medium for config in learning}
 
     def __call__(self, batch: Batch) -> tuple[int, int]:
         """FLOPs needed, and executed: with all that is computed and that nobody reads, which is padding, pairs that the
-        mask forbids, and the backward pass of text in front of the first medium."""
-        readings, packing = self._readings(batch), self._bridge.llm.packing
-        needed = executed = self._rows(readings)
-        if packing and (found := packing.trees(readings)):
-            work = packed(found, executed)
-        else:
-            alone = [Tree((number,), 0, each.length, (0,)) for number, each in enumerate(readings)]
-            executed, work = [self._row(tree, readings) for tree in alone], padded(readings)
-        llm = self._llm.executed(executed, work, self._bridge.llm.recompute.blocks)
-        media = self.encoders(batch) + self.connectors(batch)
-        return media + sum(map(self._llm, needed)), media + llm
+        mask forbids, the backward pass of text in front of the first medium, and what ``mmbridge.pair_flops`` lists."""
+        if not len(batch):
+            joint = self._objectives.joint and self._objectives.ranks.count > 1
+            return 0, self(self._bridge.nothing())[1] if joint else 0
+        paired = self._paired(batch)
+        needed = self._needed_encoders(batch, paired) + self._needed_connectors(batch, paired)
+        executed = self._executed_encoders(batch, paired) + self._executed_connectors(batch, paired)
+        if not self._answers:
+            return needed, executed
+        rows, work = self._read(batch)
+        llm = self._llm.executed(rows, work, self._bridge.llm.recompute.blocks)
+        return needed + self.llm(batch), executed + llm
 
     def needed(self, batch: Batch) -> int:
         """FLOPs of all parts together."""
@@ -73,24 +84,75 @@ class StepFlops:
         return self(batch)[1]
 
     def encoders(self, batch: Batch) -> int:
-        """FLOPs of the encoders over the batch's views; media encoded before need none."""
-        live = {name: [one for one in batch.views[name] if isinstance(one, Views)] for name in self._views}
-        return sum(each * sum(len(one.inputs) for one in live[name]) for name, each in self._views.items())
+        """FLOPs that are needed of the encoders over the batch's views; media encoded before need none."""
+        return self._needed_encoders(batch, self._paired(batch))
 
     def connectors(self, batch: Batch) -> int:
-        """FLOPs of the connectors, forward and backward."""
-        total = 0
-        for name, config in self._bridge.recipe.connectors.items():
-            total += sum(self._connectors[name](view.tiling) for view in batch.views[config.encoders[0]])
-        return total
+        """FLOPs that are needed of the connectors, forward and backward."""
+        return self._needed_connectors(batch, self._paired(batch))
 
     def llm(self, batch: Batch) -> int:
-        """FLOPs of the language model, forward and backward."""
-        return sum(map(self._llm, self.rows(batch)))
+        """FLOPs that are needed of the language model, forward and backward."""
+        return sum(map(self._llm, self.rows(batch))) if self._answers else 0
 
     def rows(self, batch: Batch) -> list[Row]:
         """What the LLM reads: samples, those that begin alike as one."""
         return self._rows(self._readings(batch))
+
+    def _paired(self, batch: Batch) -> dict[str, PairedBatch]:
+        """The pairs that each connector reads."""
+        joint, ranks, found = self._objectives.joint, self._objectives.ranks, dict[str, PairedBatch]()
+        for name in self._pairs:
+            config = self._bridge.recipe.connectors[name]
+            views = len(batch.views[config.encoders[0]])
+            found[name] = PairedBatch.of(batch, name, config.medium, views, ranks, joint=joint)
+        return found
+
+    def _executed_encoders(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
+        """All of them over all views, if anybody reads what one sees."""
+        run = self._answers or any(each.media for each in paired.values())
+        return sum(self._seen(batch, name, range(len(batch.views[name]))) for name in self._views) if run else 0
+
+    def _needed_encoders(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
+        if self._answers:
+            return self._executed_encoders(batch, paired)
+        shown = defaultdict[str, set[int]](set)
+        for name, pairs in paired.items():
+            for encoder in self._bridge.recipe.connectors[name].encoders:
+                shown[encoder].update(pairs.media)
+        return sum(self._seen(batch, name, numbers) for name, numbers in shown.items())
+
+    def _seen(self, batch: Batch, encoder: str, media: Iterable[int]) -> int:
+        views = (batch.views[encoder][number] for number in media)
+        return self._views[encoder] * sum(len(each.inputs) for each in views if isinstance(each, Views))
+
+    def _executed_connectors(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
+        pairs = sum(self._pairs[name].executed(each) for name, each in paired.items())
+        return pairs + sum(self._perceived(batch, name) for name in self._connectors if self._answers)
+
+    def _needed_connectors(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
+        total = 0
+        for name in self._connectors:
+            if name in paired:
+                each = paired[name]
+                total += self._pairs[name].needed(each, each.views if self._answers else None)
+            elif self._answers:
+                total += self._perceived(batch, name)
+        return total
+
+    def _perceived(self, batch: Batch, connector: str) -> int:
+        """What the LLM reads in place of the media."""
+        encoder = self._bridge.recipe.connectors[connector].encoders[0]
+        return sum(self._connectors[connector](view.tiling) for view in batch.views[encoder])
+
+    def _read(self, batch: Batch) -> tuple[list[Row], Work]:
+        """What the LLM goes through, and how."""
+        readings, packing = self._readings(batch), self._bridge.llm.packing
+        if packing and (found := packing.trees(readings)):
+            rows = self._rows(readings)
+            return rows, packed(found, rows)
+        alone = [Tree((number,), 0, each.length, (0,)) for number, each in enumerate(readings)]
+        return [self._row(tree, readings) for tree in alone], padded(readings)
 
     def _rows(self, readings: Sequence[Reading]) -> list[Row]:
         packing = self._bridge.llm.packing

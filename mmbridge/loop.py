@@ -58,7 +58,7 @@ def fit(
     Raises:
         MMBridgeError: one such step more; its samples are named.
     """
-    source, ranks, flops = iter(batches), engine.ranks, StepFlops(engine.bridge)
+    source, ranks, flops = iter(batches), engine.ranks, StepFlops(engine.objectives)
     peak = joint_rate(engine)
     for number in range(first + 1, steps + 1):
         began = time.perf_counter()

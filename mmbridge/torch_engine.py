@@ -38,15 +38,15 @@ class TorchEngine:
         if stage.packing:
             with self.precision():
                 bridge.llm.packing = Packing(bridge.llm)
-        self._module = WeightedObjectives(bridge, stage.objectives, f"{key}.objectives", ranks)
-        self._compute: Callable[[Batch, Sequence[int]], Tensor] = self._module
+        self.objectives = WeightedObjectives(bridge, stage.objectives, f"{key}.objectives", ranks)
+        self._compute: Callable[[Batch, Sequence[int]], Tensor] = self.objectives
         self._trainable = {name: each for name, each in bridge.named_parameters() if each.requires_grad}
         self._optimisers = optimisers(self._trainable, hidden_weights(bridge), stage.optim, f"{key}.optim")
         self._rates = Rates(self._optimisers, stage.schedule, steps)
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self._module.names
+        return self.objectives.names
 
     @property
     def intertwined(self) -> bool:
@@ -57,10 +57,10 @@ class TorchEngine:
         return self._rates.first
 
     def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
-        return self._module.terms(batches)
+        return self.objectives.terms(batches)
 
     def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
-        if not len(batch) and not (self._module.joint and self.ranks.count > 1):
+        if not len(batch) and not (self.objectives.joint and self.ranks.count > 1):
             return torch.zeros(len(self.names), device=self.bridge.device)
         with self.precision():
             return self._compute(batch, terms) if len(batch) else self._compute(self.bridge.nothing(), terms) * 0

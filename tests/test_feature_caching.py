@@ -236,7 +236,7 @@ def test_flops_drop_by_exactly_those_of_the_encoder(parts: Path, varied: Path, t
         bridge, stage = Bridge(each), each.stages[0]
         unfreeze(bridge, stage, "stages.align", parts=["connectors."])
         engine, batch = TorchEngine(bridge, stage, 1, "stages.align"), next(iter(training_batches(bridge, stage, 0)[0]))
-        counted, terms = StepFlops(bridge), engine.terms([batch])
+        counted, terms = StepFlops(engine.objectives), engine.terms([batch])
         executed.append(executed_flops(lambda e=engine, b=batch, t=terms: e.backward(e.losses(b, t))))  # type: ignore[misc]
         needed.append(counted.needed(batch))
         encoders.append(counted.encoders(batch))
@@ -420,8 +420,8 @@ def test_gains_are_those_of_the_formulas(parts: Path, tmp_path: Path) -> None:
     (gain,) = Caching(recipe, tmp_path / "f").gains().values()
     bridge, stage = Bridge(recipe), recipe.stages[0]
     unfreeze(bridge, stage, "stages.align", parts=["connectors."])
-    TorchEngine(bridge, stage, 1, "stages.align")  # sets how the LLM reads batches
-    flops, batches = StepFlops(bridge), training_batches(bridge, stage, seed=0)[0]
+    engine = TorchEngine(bridge, stage, 1, "stages.align")  # sets how the LLM reads batches
+    flops, batches = StepFlops(engine.objectives), training_batches(bridge, stage, seed=0)[0]
     taken = [batch for batch, _ in zip(batches, range(2), strict=False)]
     encoders, whole = sum(map(flops.encoders, taken)), sum(map(flops.needed, taken))
     assert (gain.encoders, gain.rest) == (encoders, whole - encoders)

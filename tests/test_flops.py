@@ -73,7 +73,7 @@ def surplus(trees: Sequence[Tree], rows: Sequence[Row], vocabulary: int, width: 
 def assert_exact(engine: TorchEngine, batch: Batch, width: int | None = None) -> dict[str, int]:
     """Holds what torch counts against the formulas, needed and surplus, and executed; returns the surplus."""
     bridge = engine.bridge
-    flops, found = StepFlops(bridge), bridge.forward(batch).context.trees
+    flops, found = StepFlops(engine.objectives), bridge.forward(batch).context.trees
     if width is not None:
         assert not found
         found = tuple(Tree((n,), 0, len(row.reads), (0,)) for n, row in enumerate(flops.rows(batch)))
@@ -96,7 +96,7 @@ def test_samples_with_an_image_each(tmp_path: Path, family: str) -> None:
     batch = fewer_and_fewer(batch_of(engine.bridge, *[sample(image(), QUESTION) for _ in range(3)]))
     assert sorted({sum(prompt.supervised) for prompt in batch.prompts}) == [4, 5, 6]
     assert_exact(engine, batch)
-    flops, projector = StepFlops(engine.bridge), 2 * WIDTH * WIDTH
+    flops, projector = StepFlops(engine.objectives), 2 * WIDTH * WIDTH
     assert flops.connectors(batch) == 3 * TOKENS * (2 * projector + 3 * projector)
     forward = executed_flops(lambda: engine.bridge.perceive(batch))
     assert forward == flops.encoders(batch) + 3 * TOKENS * 2 * projector
@@ -105,7 +105,7 @@ def test_samples_with_an_image_each(tmp_path: Path, family: str) -> None:
 def test_a_qformer_reads_the_images(tmp_path: Path) -> None:
     """Its work is not a token's times their number (``test_connector_flops``); dropout changes nothing of it."""
     engine = started(tmp_path, resampler=SMALL | {"kind": "qformer", "text": None, "dropout": 0.1})
-    batch, flops = batch_of(engine.bridge, *[sample(image(), QUESTION) for _ in range(3)]), StepFlops(engine.bridge)
+    batch, flops = batch_of(engine.bridge, *[sample(image(), QUESTION) for _ in range(3)]), StepFlops(engine.objectives)
     assert_exact(engine, batch)
     assert flops.connectors(batch) == 3 * flops.connectors(batch_of(engine.bridge, sample(image(), QUESTION))) > 0
 
@@ -134,7 +134,7 @@ def test_blocks_that_go_forward_twice(padded: bool, family: str, tmp_path: Path)
     engine = started(tmp_path, family, layers=4)
     if padded:
         engine.bridge.llm.packing = None
-    flops, one = StepFlops(engine.bridge), image()
+    flops, one = StepFlops(engine.objectives), image()
     batch = batch_of(engine.bridge, sample(one, QUESTION), sample(one, QUESTION * 2), sample(image(), QUESTION))
     once, needed = counted(engine, batch), flops.needed(batch)
     formula = flops.executed(batch)
@@ -149,7 +149,7 @@ def test_blocks_that_go_forward_twice(padded: bool, family: str, tmp_path: Path)
 def test_texts_about_one_image(tmp_path: Path) -> None:
     """The image, and what is asked about it, are needed and executed once."""
     engine = started(tmp_path)
-    one, flops = image(), StepFlops(engine.bridge)
+    one, flops = image(), StepFlops(engine.objectives)
     answers = [sample(one, QUESTION, answer=answer) for answer in ("A red circle.", "A large square.", "Nothing.")]
     batch = batch_of(engine.bridge, *answers, sample(image(), QUESTION))
     found = assert_exact(engine, batch)
@@ -172,13 +172,14 @@ def test_what_is_constant_is_neither_needed_nor_executed(tmp_path: Path) -> None
     longer = batch_of(engine.bridge, sample(image(), QUESTION))
     assert len(longer.prompts[0].ids) > len(batch.prompts[0].ids) + 10
     assert_exact(engine, longer)
-    attended = StepFlops(engine.bridge).needed(longer) - StepFlops(plain.bridge).needed(batch)
+    attended = StepFlops(engine.objectives).needed(longer) - StepFlops(plain.objectives).needed(batch)
     assert 0 < attended < 0.5 * (2 * N * len(constant.constant))  # half of what their forward pass would take
 
 
 def test_one_sample_needs_the_same_in_any_batch(tmp_path: Path) -> None:
-    bridge = started(tmp_path).bridge
-    needed, short, long = StepFlops(bridge).needed, sample(image(), QUESTION), sample(image(), QUESTION * 3, image())
+    engine = started(tmp_path)
+    bridge, needed = engine.bridge, StepFlops(engine.objectives).needed
+    short, long = sample(image(), QUESTION), sample(image(), QUESTION * 3, image())
     apart = needed(batch_of(bridge, short)) + needed(batch_of(bridge, long))
     assert needed(batch_of(bridge, short, long)) == apart
 
@@ -192,11 +193,11 @@ def test_what_trains_inside_the_llm(tmp_path: Path, train: list[str], llm: dict[
     engine, frozen = started(tmp_path, train=train, **llm), started(tmp_path)
     batch = batch_of(engine.bridge, sample(image(), QUESTION), sample(image(), QUESTION * 2))
     found = engine.bridge.forward(batch).context.trees
-    flops = StepFlops(engine.bridge)
+    flops = StepFlops(engine.objectives)
     assert found
     forbidden = surplus(found, flops.rows(batch), 0, None)["pairs the mask forbids"]
     assert counted(engine, batch) == flops.needed(batch) + forbidden == flops.executed(batch)
-    assert flops.needed(batch) > StepFlops(frozen.bridge).needed(batch)
+    assert flops.needed(batch) > StepFlops(frozen.objectives).needed(batch)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "phi", "gemma2"])
@@ -207,5 +208,5 @@ def test_other_families_execute_what_the_formula_says(tmp_path: Path, family: st
     batch = batch_of(
         engine.bridge, sample(one, QUESTION), sample(one, QUESTION, answer="No."), sample(image(), "What?")
     )
-    flops = StepFlops(engine.bridge)
+    flops = StepFlops(engine.objectives)
     assert counted(engine, batch) == flops.executed(batch) > flops.needed(batch)

@@ -28,7 +28,7 @@ class Ledger:
     def __init__(self, *, norm: float = 1.0, poison: str = "") -> None:
         self.calls: list[Any] = []
         self._norm, self._poison = norm, poison
-        self.bridge = SimpleNamespace(perceptual_tokens=lambda batch: [[3]] * len(batch))
+        self.bridge = self.objectives = SimpleNamespace(perceptual_tokens=lambda batch: [[3]] * len(batch))
 
     def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
         return (sum(sum(prompt.supervised) for batch in batches for prompt in batch.prompts),)
@@ -54,7 +54,7 @@ class Ledger:
 def needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """This engine's bridge has no parts to read: a batch needs ten FLOPs a sample, and a device makes a hundred."""
     monkeypatch.setattr(loop, "joint_rate", lambda engine: 100.0)
-    monkeypatch.setattr(loop, "StepFlops", lambda bridge: lambda batch: (10 * len(batch), 11 * len(batch)))
+    monkeypatch.setattr(loop, "StepFlops", lambda objectives: lambda batch: (10 * len(batch), 11 * len(batch)))
 
 
 def batch(*names: str) -> Batch:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
+from mmbridge.objectives.base import Reads
 from mmbridge.objectives.pairs import places
 from mmbridge.objectives.run import BatchRun
 
@@ -30,6 +31,7 @@ class ImageTextContrast:
 
     def __init__(self, connector: str, medium: MediumKind, smoothing: float) -> None:
         self._connector, self._medium, self._smoothing = connector, medium, smoothing
+        self.reads = Reads(connector, "similarities")
 
     def terms(self, batch: Batch) -> int:
         return len(places(batch, self._medium))

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
+from mmbridge.objectives.base import Reads
 from mmbridge.objectives.pairs import places
 from mmbridge.objectives.run import BatchRun
 
@@ -31,6 +32,7 @@ class ImageGroundedGeneration:
 
     def __init__(self, connector: str, medium: MediumKind, smoothing: float) -> None:
         self._connector, self._medium, self._smoothing = connector, medium, smoothing
+        self.reads = Reads(connector, "words")
 
     def terms(self, batch: Batch) -> int:
         return sum(len(batch.texts[self._connector][sample]) - 1 for sample, _ in places(batch, self._medium))

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
+from mmbridge.objectives.base import Reads
 from mmbridge.objectives.negatives import Negatives, drawn
 from mmbridge.objectives.pairs import places
 from mmbridge.objectives.run import BatchRun
@@ -34,6 +35,7 @@ class ImageTextMatching:
 
     def __init__(self, connector: str, medium: MediumKind) -> None:
         self._connector, self._medium = connector, medium
+        self.reads = Reads(connector, "matches")
 
     def terms(self, batch: Batch) -> int:
         return 3 * len(places(batch, self._medium))

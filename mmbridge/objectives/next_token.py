@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmbridge.data.batch import Batch
+from mmbridge.objectives.base import Reads
 from mmbridge.objectives.run import BatchRun
 
 
@@ -11,6 +12,7 @@ class NextToken:
     """One term for each supervised token that something stands in front of."""
 
     joint = False
+    reads = Reads()
 
     def terms(self, batch: Batch) -> int:
         """Supervised tokens; one that begins its row has nothing that predicts it."""

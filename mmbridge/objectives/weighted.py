@@ -13,7 +13,8 @@ from mmbridge.ranks import ALONE, Ranks
 
 
 class WeightedObjectives(nn.Module):
-    """Batches to weighted losses, one for each of ``names``; ``joint`` if one of them is.
+    """Batches to weighted losses, one for each of ``names``; ``joint`` if one of them is, and ``reads`` what any
+    of them does.
 
     Args:
         bridge: what they are of.
@@ -29,12 +30,13 @@ class WeightedObjectives(nn.Module):
         self, bridge: Bridge, configs: Sequence[ObjectiveConfig], key: str = "objectives", ranks: Ranks = ALONE
     ) -> None:
         super().__init__()
-        self.bridge, self._ranks = bridge, ranks
+        self.bridge, self.ranks = bridge, ranks
         self.names = tuple(config.kind for config in configs)
         self._objectives = tuple(
             (config.build(bridge.recipe.connectors, f"{key}.{index}"), config.weight)
             for index, config in enumerate(configs)
         )
+        self.reads = frozenset(objective.reads for objective, _ in self._objectives)
         self.joint = any(objective.joint for objective, _ in self._objectives)
 
     def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
@@ -43,7 +45,7 @@ class WeightedObjectives(nn.Module):
 
     def forward(self, batch: Batch, terms: Sequence[int]) -> Tensor:
         """This batch's part of each objective's weighted mean over ``terms`` terms: (objectives,), float32."""
-        run = BatchRun(self.bridge, batch, self._ranks)
+        run = BatchRun(self.bridge, batch, self.ranks)
         weighed = zip(self._objectives, terms, strict=True)
         parts = [objective(run) * (weight / max(1, count)) for (objective, weight), count in weighed]
         return torch.stack(parts)

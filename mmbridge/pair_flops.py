@@ -1,0 +1,120 @@
+"""The floating-point operations that contrast, matching and grounded generation take, as closed formulas.
+
+Symbols: V views, S pairs of media and texts, A of all processes, P predicted tokens, M queries, W width of the
+Q-Former, C width of the shared space, K words. A multiply-add is two FLOPs. Forward:
+
+    passes          ``mmbridge.qformer_products``, of the sizes in ``mmbridge.pair_sizes``:
+                    image and queries over V views, text over S texts, both over 3·S rows, causal over S texts
+    contrast        2·(V·M·W·C + S·W·C) for the shared space, 2·M·C for each medium and text that are compared
+    matching        2·3·S·M·2·W
+    generation      2·P·(W² + W·K)
+
+The backward pass takes as much for every operand that has to have a gradient. Each pass is made once, if any loss reads
+it. Matching draws its negatives by similarities that get no gradient of it. Executed and not needed are:
+
+- padding of texts, pairs that the causal mask forbids, a text's last token where the next is predicted;
+- in the last block, places whose output nobody reads: a text's tokens but its first, text beside queries; and all but
+  keys and values of the queries where generation alone reads them;
+- views that no pair shows; similarities' second product; views projected again that other processes have projected;
+- the connector's own pass where the LLM reads it as well: it is that of ``queries``.
+"""
+
+from collections.abc import Collection
+from functools import cached_property
+
+from torch import nn
+
+from mmbridge.connector_flops import projected
+from mmbridge.connectors.connector import Connector
+from mmbridge.connectors.qformer import QFormer
+from mmbridge.connectors.text_heads import TextHeads
+from mmbridge.objectives.base import PairReading
+from mmbridge.pair_sizes import PairedBatch, PairSizes
+from mmbridge.products import Products, Value, joined, trains
+from mmbridge.qformer_products import Kept, Passed, Places, QFormerProducts
+
+
+class PairFlops:
+    """Of what the objectives of a stage read of one connector's pairs."""
+
+    def __init__(self, connector: nn.Module, reads: Collection[PairReading]) -> None:
+        assert isinstance(connector, Connector)
+        assert isinstance(connector.resampler, QFormer)
+        text = connector.resampler.config.text
+        assert text is not None
+        self._connector, self._reads = connector, reads
+        self._queries, self._longest = connector.resampler.config.queries, text.length
+
+    def executed(self, batch: PairedBatch) -> int:
+        made = _PairProducts(self._connector, batch.executed(self._queries, self._longest))
+        asked, _ = made.read(self._reads)
+        return 2 * made.products.executed(asked)
+
+    def needed(self, batch: PairedBatch, views: int | None = None) -> int:
+        """``views``: those that the LLM reads as well, if it does; they are projected for it."""
+        made = _PairProducts(self._connector, batch.needed(self._queries, views))
+        asked, looked = made.read(self._reads) if batch.media else ([], [])
+        if views:
+            asked.append(projected(self._connector, views * self._queries, made.queries.states, made.products))
+        return 2 * made.products.needed(asked, looked)
+
+
+class _PairProducts:
+    """What ``mmbridge.objectives.pairs.Pairs`` makes, and objectives of it: each when it is first asked for."""
+
+    def __init__(self, connector: Connector, sizes: PairSizes) -> None:
+        assert isinstance(connector.resampler, QFormer)
+        assert connector.resampler.heads is not None
+        self.products, self._sizes, self._resampler = Products(), sizes, connector.resampler
+        self._heads: TextHeads = connector.resampler.heads
+        self._passes = QFormerProducts(connector.resampler, connector.source.tokens, self.products)
+        self._config = connector.resampler.config
+
+    def read(self, reads: Collection[PairReading]) -> tuple[list[Value], list[Value]]:
+        """What losses ask for, and what they look at without a gradient."""
+        asked, looked = list[Value](), list[Value]()
+        if "similarities" in reads:
+            asked += self.similarities
+        if "matches" in reads:
+            asked.append(self.matches)
+            looked += self.similarities
+        if "words" in reads:
+            asked.append(self.words)
+        return asked, looked
+
+    @cached_property
+    def image(self) -> Kept:
+        return self._passes.image(self._sizes.views)
+
+    @cached_property
+    def queries(self) -> Passed:
+        return self._passes.read(Places.alone(self._config.queries, self._sizes.views), self.image)
+
+    @cached_property
+    def similarities(self) -> tuple[Value, Value]:
+        sizes, made, heads = self._sizes, self.products, self._heads
+        images = made.linear(heads.image, sizes.shown * self._config.queries, self.queries.states)
+        texts = made.linear(heads.text, sizes.rows, self._passes.read(sizes.text).states)
+        both, each = joined(images, texts), self._config.queries * heads.image.out_features
+        return made.of(sizes.to_texts * each, images, both), made.of(sizes.to_images * each, both, texts)
+
+    @cached_property
+    def matches(self) -> Value:
+        sizes, image = self._sizes, self.image
+        if sizes.again:
+            others = self._passes.image(sizes.again)
+            image = [
+                None if own is None or other is None else (joined(own[0], other[0]), joined(own[1], other[1]))
+                for own, other in zip(image, others, strict=True)
+            ]
+        states = self._passes.read(sizes.both, image).states
+        return self.products.linear(self._heads.match, sizes.both.queries, states)
+
+    @cached_property
+    def words(self) -> Value:
+        sizes, made, heads, table = self._sizes, self.products, self._heads, self._resampler.embeddings.words
+        assert table is not None
+        states = self._passes.read(sizes.causal, kept=self.queries.kept).states
+        changed = joined(made.linear(heads.transform, sizes.predicted, states), trains=trains(heads.norm))
+        size = sizes.predicted * table.num_embeddings * table.embedding_dim
+        return joined(made.of(size, changed, Value(trains(table))), trains=trains(heads.bias))

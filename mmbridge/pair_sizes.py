@@ -1,0 +1,120 @@
+"""How much there is of each pass over a batch's pairs of media and texts: what is executed, and what is needed.
+
+Symbols: V views, U of them that pairs show, S pairs of this process, A of all that train together, M queries, l tokens
+of a text, T of the longest. Where there is no pair, one of nothing, of two tokens, stands for them.
+
+                    executed                              needed
+    views           V                                     U
+    text            S·T places, S·T² pairs                Σl, Σl²; of the last block the first token: S, Σl
+    both            3·S·(M + T), 3·S·(M + T)²             3·Σ(M + l), 3·Σ(M + l)²; of the last the queries
+    causal          S·T, S·T·(M + T)                      Σ(l − 1), Σ(l − 1)·(M + l/2): nobody reads a text's last token
+    similarities    S·A, twice: to texts, to media        U·A, as one is the other turned
+    negatives       S views again in several processes    none
+
+Which texts are drawn is not known before: as needed they count as the pairs' own do. Where all pairs show one medium
+nothing is drawn, and ``both`` is needed once, not three times.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+from mmbridge.data.batch import Batch
+from mmbridge.data.sample import MediumKind
+from mmbridge.objectives.pairs import places
+from mmbridge.qformer_products import Places
+from mmbridge.ranks import Ranks
+
+_NOTHING = 2
+"""Tokens of the text of a pair of nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairSizes:
+    """``views`` have keys and values made, ``again`` of them once more, and are read by queries; ``shown`` of them, and
+    ``rows`` texts, go to the shared space, where so many are compared: ``to_texts``, ``to_images``. ``text``, ``both``
+    and ``causal`` are passes, ``predicted`` tokens come out of the last."""
+
+    views: int
+    again: int
+    shown: int
+    rows: int
+    to_texts: int
+    to_images: int
+    text: Places
+    both: Places
+    causal: Places
+    predicted: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairedBatch:
+    """The pairs of a batch: which medium each shows, of ``views``, how long its text is, and how many ``all`` are."""
+
+    media: Sequence[int]
+    lengths: Sequence[int]
+    views: int
+    all: int
+    ranks: Ranks
+
+    @classmethod
+    def of(
+        cls, batch: Batch, connector: str, medium: MediumKind, views: int, ranks: Ranks, *, joint: bool
+    ) -> "PairedBatch":
+        """``joint``: all processes make one at a time; else, each for itself, it knows its own pairs alone."""
+        shown = places(batch, medium)
+        lengths = [len(batch.texts[connector][sample]) for sample, _ in shown]
+        total = int(ranks.total([len(shown)])[0]) if joint else len(shown)
+        return cls([number for _, number in shown], lengths, views, total, ranks)
+
+    def executed(self, queries: int, longest: int) -> PairSizes:
+        """``longest``: tokens to which texts are padded that come from other processes."""
+        rows, several = max(1, len(self.media)), self.ranks.count > 1
+        length = max(self.lengths, default=_NOTHING)
+        mixed = max(length, longest) if several and self.media else length
+        views, compared = self.views if self.media else 1, len(self.media) * self.all
+        return PairSizes(
+            views=views,
+            again=several * rows,
+            shown=views,
+            rows=rows,
+            to_texts=compared,
+            to_images=compared,
+            text=Places(text=rows * length, pairs=rows * length**2),
+            both=Places(3 * rows * queries, 3 * rows * mixed, 3 * rows * (queries + mixed) ** 2),
+            causal=Places(text=rows * length, pairs=rows * length * (queries + length)),
+            predicted=sum(length - 1 for length in self.lengths),
+        )
+
+    def needed(self, queries: int, views: int | None = None) -> PairSizes:
+        """``views``: how many are read for others than the pairs, theirs among them."""
+        shown, total = len(set(self.media)), sum(self.lengths)
+        drawn = 3 if shown > 1 or self.all > len(self.media) else 1
+        nowhere = Places(last=Places())
+        return PairSizes(
+            views=shown if views is None else views,
+            again=0,
+            shown=shown,
+            rows=len(self.media),
+            to_texts=shown * self.all,
+            to_images=0,
+            text=reduce(add, (_first(length) for length in self.lengths), nowhere),
+            both=reduce(add, (_beside(queries, length) for length in self.lengths for _ in range(drawn)), nowhere),
+            causal=Places(
+                text=total - len(self.lengths),
+                pairs=sum((length - 1) * (2 * queries + length) // 2 for length in self.lengths),
+            ),
+            predicted=total - len(self.lengths),
+        )
+
+
+def _first(length: int) -> Places:
+    """A text whose first token is read."""
+    return Places(text=length, pairs=length**2, last=Places(text=1, pairs=length))
+
+
+def _beside(queries: int, length: int) -> Places:
+    """Queries that are read, beside a text that is not."""
+    seen = queries + length
+    return Places(queries, length, seen**2, last=Places(queries=queries, pairs=queries * seen))

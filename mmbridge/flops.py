@@ -62,7 +62,8 @@ class StepFlops:
 
     def __call__(self, batch: Batch) -> tuple[int, int]:
         """FLOPs needed, and executed: with all that is computed and that nobody reads, which is padding, pairs that the
-        mask forbids, the backward pass of text in front of the first medium, and what ``mmbridge.pair_flops`` lists."""
+        mask forbids, the backward pass of text in front of the first medium, connectors that run on nothing, and what
+        ``mmbridge.pair_flops`` lists."""
         if not len(batch):
             joint = self._objectives.joint and self._objectives.ranks.count > 1
             return 0, self(self._bridge.nothing())[1] if joint else 0
@@ -72,7 +73,8 @@ class StepFlops:
         if not self._answers:
             return needed, executed
         rows, work = self._read(batch)
-        llm = self._llm.executed(rows, work, self._bridge.llm.recompute.blocks)
+        flows = any(self._connectors[name].learns for name in self._resting(batch))
+        llm = self._llm.executed(rows, work, self._bridge.llm.recompute.blocks, flows=flows)
         return needed + self.llm(batch), executed + llm
 
     def needed(self, batch: Batch) -> int:
@@ -128,7 +130,10 @@ class StepFlops:
 
     def _executed_connectors(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
         pairs = sum(self._pairs[name].executed(each) for name, each in paired.items())
-        return pairs + sum(self._perceived(batch, name) for name in self._connectors if self._answers)
+        if not self._answers:
+            return pairs
+        resting = sum(self._connectors[name](None) for name in self._resting(batch))
+        return pairs + resting + sum(self._perceived(batch, name) for name in self._connectors)
 
     def _needed_connectors(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
         total = 0
@@ -139,6 +144,11 @@ class StepFlops:
             elif self._answers:
                 total += self._perceived(batch, name)
         return total
+
+    def _resting(self, batch: Batch) -> list[str]:
+        """The connectors whose medium the batch has none of: for the LLM they run on nothing."""
+        connectors = self._bridge.recipe.connectors.items()
+        return [name for name, config in connectors if not all(batch.views[each] for each in config.encoders)]
 
     def _perceived(self, batch: Batch, connector: str) -> int:
         """What the LLM reads in place of the media."""

@@ -72,7 +72,7 @@ class PairedBatch:
         """``longest``: tokens to which texts are padded that come from other processes."""
         rows, several = max(1, len(self.media)), self.ranks.count > 1
         length = max(self.lengths, default=_NOTHING)
-        mixed = max(length, longest) if several and self.media else length
+        mixed = max(length, longest) if several else length
         views, compared = self.views if self.media else 1, len(self.media) * self.all
         return PairSizes(
             views=views,

@@ -119,6 +119,19 @@ def test_texts_alone_and_several_images(tmp_path: Path) -> None:
     assert found["pairs the mask forbids"] > 0
 
 
+@pytest.mark.parametrize("resampler", [None, SMALL | {"kind": "qformer", "text": None}])
+def test_connectors_run_on_nothing_where_there_are_texts_alone(
+    resampler: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    """And have a gradient, of zeros, all the way back through the LLM; nobody needs it."""
+    engine = started(tmp_path, resampler=resampler)
+    batch = batch_of(engine.bridge, sample(QUESTION), sample(QUESTION, answer="two"))
+    needed, executed = StepFlops(engine.objectives)(batch)
+    assert counted(engine, batch) == executed > 2 * needed
+    engine.bridge.requires_grad_(False)
+    assert needed < counted(engine, batch) == StepFlops(engine.objectives).executed(batch) < executed
+
+
 def test_padded_rows_cost_their_padding(tmp_path: Path) -> None:
     engine = started(tmp_path)
     engine.bridge.llm.packing = None

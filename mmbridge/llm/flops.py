@@ -107,16 +107,17 @@ class LanguageModelFlops:
         head = 2 * self._head * (len(row.predicting) * (1 + self._head_trains) + learning)
         return body + head
 
-    def executed(self, rows: Sequence[Row], work: Work, recomputed: int = 0) -> int:
+    def executed(self, rows: Sequence[Row], work: Work, recomputed: int = 0, *, flows: bool = False) -> int:
         """FLOPs of a batch of these rows when it is computed so, whether anybody needs them or not.
 
         Args:
             recomputed: how many blocks go forward a second time in the backward pass, up to their last matrix, whose
                 output the backward pass does not read. (Where a block ends in a norm, as OPT-350m's do, it does read
                 it: that matrix is not counted then.)
+            flows: whether a gradient goes back through all of it though no row learns.
         """
         asked, total = sum(len(row.predicting) for row in rows), 0
-        flows = any(bool(row.learns.any()) for row in rows)
+        flows = flows or any(bool(row.learns.any()) for row in rows)
         for layer, count in self._layers.items():
             back = flows or layer.opened
             products = _products(layer.always, work.positions, back * work.positions)

@@ -51,6 +51,11 @@ class Vocabulary(nn.Module):
         with torch.no_grad():
             self.head.weight.copy_(table if head is None else head)
 
+    @property
+    def mixed(self) -> int:
+        """Multiply-adds of a token's mixture, and of its logits, which are computed again for the backward pass."""
+        return self.head.weight.numel()
+
     def forward(self, values: Tensor) -> Tensor:
         hidden = self.norm(self.linear(values))
         parts = hidden.flatten(0, -2).split(self._chunk)

@@ -3,7 +3,7 @@
 Symbols: N features of a view, D their width, M queries, W width of a Q-Former, L its blocks, C of them attending to the
 features, H the width inside its feed-forwards, R tokens that are projected. A multiply-add is two FLOPs.
 
-    projector   2·R·(its matrices)
+    projector   2·R·(its matrices), and for a mixture of K words of width D_llm 2·R·K·D_llm
     Q-Former    per view 2·L·(4·M·W² + 2·M²·W + 2·M·W·H) + 2·C·(2·M·W² + 2·N·D·W + 2·M·N·W)
 
 The backward pass takes as much for every operand that has to have a gradient: three times over while all trains, twice
@@ -16,9 +16,10 @@ from torch import nn
 from mmbridge.connectors.connector import Connector
 from mmbridge.connectors.qformer import QFormer
 from mmbridge.connectors.tiles import packed_length
+from mmbridge.connectors.vocabulary import Vocabulary
 from mmbridge.encoders.base import Tiling
 from mmbridge.matrices import matrices
-from mmbridge.products import Products, Value, trains
+from mmbridge.products import Products, Value, joined, trains
 from mmbridge.qformer_products import Places, QFormerProducts
 
 
@@ -41,18 +42,27 @@ class ConnectorFlops:
         ends = trains(connector.projector, connector.position, connector.newline, connector.end_token)
         self.learns = sampled.learns or ends
         self._view = 2 * view.executed([sampled])
-        self._token = 2 * token.executed([projected(connector, 1, sampled, token)])
+        end = projected(connector, 1, sampled, token)
+        self._token, self._again = 2 * token.executed([end]), 0
+        if isinstance(connector.projector, Vocabulary) and end.learns:
+            self._again = 2 * connector.projector.mixed
 
-    def __call__(self, tiling: Tiling | None) -> int:
-        facts = self._connector.facts
+    def __call__(self, tiling: Tiling | None, *, again: bool = False) -> int:
+        """What a medium needs, or executes, with what is computed ``again`` for the backward pass."""
+        facts, token = self._connector.facts, self._token + again * self._again
         if tiling is None:
-            return self._view + self._token * facts.tokens
-        return self._view * tiling.views + self._token * packed_length(facts.grid, tiling, newline=False)
+            return self._view + token * facts.tokens
+        return self._view * tiling.views + token * packed_length(facts.grid, tiling, newline=False)
 
 
 def projected(connector: Connector, tokens: int, value: Value, products: Products) -> Value:
     """So many tokens on their way to the LLM."""
-    assert isinstance(connector.projector, nn.Module)
-    for matrix in matrices(connector.projector):
+    projector = connector.projector
+    assert isinstance(projector, nn.Module)
+    if isinstance(projector, Vocabulary):
+        value = joined(products.linear(projector.linear, tokens, value), trains=trains(projector.norm))
+        value = joined(products.linear(projector.head, tokens, value), trains=trains(projector.head_norm))
+        return products.of(tokens * projector.mixed, value, Value(learns=False))
+    for matrix in matrices(projector):
         value = products.matrix(matrix, tokens, value)
     return value

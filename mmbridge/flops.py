@@ -132,8 +132,8 @@ class StepFlops:
         pairs = sum(self._pairs[name].executed(each) for name, each in paired.items())
         if not self._answers:
             return pairs
-        resting = sum(self._connectors[name](None) for name in self._resting(batch))
-        return pairs + resting + sum(self._perceived(batch, name) for name in self._connectors)
+        resting = sum(self._connectors[name](None, again=True) for name in self._resting(batch))
+        return pairs + resting + sum(self._perceived(batch, name, again=True) for name in self._connectors)
 
     def _needed_connectors(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
         total = 0
@@ -150,10 +150,10 @@ class StepFlops:
         connectors = self._bridge.recipe.connectors.items()
         return [name for name, config in connectors if not all(batch.views[each] for each in config.encoders)]
 
-    def _perceived(self, batch: Batch, connector: str) -> int:
+    def _perceived(self, batch: Batch, connector: str, *, again: bool = False) -> int:
         """What the LLM reads in place of the media."""
         encoder = self._bridge.recipe.connectors[connector].encoders[0]
-        return sum(self._connectors[connector](view.tiling) for view in batch.views[encoder])
+        return sum(self._connectors[connector](view.tiling, again=again) for view in batch.views[encoder])
 
     def _read(self, batch: Batch) -> tuple[list[Row], Work]:
         """What the LLM goes through, and how."""

@@ -1,5 +1,6 @@
 """AlignVLM's projector in a bridge: mixtures of the LLM's own words, as the LLM reads them."""
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,12 @@ import torch
 from torch.testing import assert_close
 
 from mmbridge.bridge import Bridge
+from mmbridge.connector_flops import ConnectorFlops
 from mmbridge.connectors.vocabulary import Vocabulary
 from mmbridge.deepspeed_engine import DeepSpeedEngine
 from mmbridge.engine_config import DeepSpeedEngineConfig
 from mmbridge.errors import RecipeError
+from mmbridge.evaluation.flops import executed_flops
 from mmbridge.ranks import ALONE, together
 from mmbridge.recipe import Recipe
 from tests.tiny import tiny_llm
@@ -61,6 +64,19 @@ def test_it_trains_and_is_saved_without_the_words(parts: Path, tmp_path: Path) -
     assert not torch.equal(projector(loaded).head.weight, start)
     batch = batch_of(loaded, sample(image(), QUESTION))
     assert torch.equal(loaded.perceive(batch).tokens[0][0], trained.perceive(batch).tokens[0][0])
+
+
+@pytest.mark.parametrize("train", [["connectors.*"], ["connectors.image.projector.head_norm.*"]])
+def test_flops_are_counted(train: list[str], parts: Path) -> None:
+    """The mixture once and, where something learns, the logits a second time: to the last FLOP of the connector."""
+    bridge = Bridge(recipe(parts))
+    for name, each in bridge.named_parameters():
+        each.requires_grad_(any(fnmatch(name, pattern) for pattern in train))
+    features = bridge.encode(batch_of(bridge, sample(image(), QUESTION)))["image"]
+    connector = bridge.connectors["image"]
+    flops = ConnectorFlops(connector)
+    assert executed_flops(lambda: connector(features).values.sum().backward()) == flops(None, again=True)
+    assert flops(None, again=True) - flops(None) == 2 * features.values.shape[1] * bridge.llm.table.numel()
 
 
 def test_sharded_words_are_refused(parts: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmbridge.connectors.base import Words
 from mmbridge.data.sample import Medium, Sample, conversation
 from mmbridge.errors import DataError
 from mmbridge.evaluation.controls import ShuffledMedia, with_random_connectors
@@ -92,8 +93,8 @@ class ConnectorRecipe:
 
     encoders = ("vision",)
 
-    def build(self, facts: Sequence[Any], width: int, name: str) -> Linear:
-        return Linear(facts[0].width, width)
+    def build(self, facts: Sequence[Any], words: Words, name: str) -> Linear:
+        return Linear(facts[0].width, words.width)
 
 
 class TinyBridge(nn.Module):
@@ -107,7 +108,7 @@ class TinyBridge(nn.Module):
         self.encoders = nn.ModuleDict({"vision": vision})
         self.connectors = nn.ModuleDict({"image": Linear(6, 8)})
         self.llm = nn.Linear(8, 2)
-        self.llm.width = 8  # type: ignore[assignment]
+        self.words = Words(8)
 
     def forward(self, inputs: Tensor) -> Tensor:
         found: Tensor = self.llm(self.connectors["image"](self.encoders["vision"](inputs)))

@@ -143,8 +143,8 @@ def test_variants_apply_in_order_and_before_other_overrides() -> None:
 UNFIT = {
     "stages.0.optim.lrr=1": "stages.0.optim.lrr: unknown key; did you mean 'lr'?",
     "lmm.path=x": "lmm: unknown key; did you mean 'llm'?",
-    "connectors.image.projector.kind=mpl": "connectors.image.projector.kind: expected one of linear, mlp, found 'mpl'; "
-    "did you mean 'mlp'?",
+    "connectors.image.projector.kind=mpl": "connectors.image.projector.kind: expected one of linear, mlp, vocabulary, "
+    "found 'mpl'; did you mean 'mlp'?",
     "encoders.image.kind=openclip": "encoders.image.kind: expected one of open_clip, timm, transformers, "
     "found 'openclip'; did you mean 'open_clip'?",
     "encoders.image.layer=last": "encoders.image.layer: expected a whole number or a list of whole numbers, "

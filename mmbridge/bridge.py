@@ -177,6 +177,11 @@ class Bridge(Conversing, ModelHubMixin):
         """
         return {name: self._encoder(name).encode(batch.views[name]) for name in self.prepare if batch.views[name]}
 
+    def blanks(self, connector: str) -> list[Features]:
+        """What a connector reads where there is nothing: one medium by each of its encoders."""
+        encoders = map(self._encoder, self.recipe.connectors[connector].encoders)
+        return [blank(encoder.facts, self.device) for encoder in encoders]
+
     def perceive(self, batch: Batch, features: Mapping[str, Features] | None = None) -> Perceived:
         """What the LLM reads in place of the media of a batch.
 
@@ -197,8 +202,7 @@ class Bridge(Conversing, ModelHubMixin):
                 perceptual = connector(*(features[encoder] for encoder in config.encoders))
                 found.setdefault(config.medium, []).append(unpadded(perceptual.values, perceptual.mask))
             else:
-                facts = [self._encoder(encoder).facts for encoder in config.encoders]
-                resting.append(connector(*(blank(each, self.device) for each in facts)).values[0, :0])
+                resting.append(connector(*self.blanks(name)).values[0, :0])
         media = {kind: [joined([*parts]) for parts in zip(*lists, strict=True)] for kind, lists in found.items()}
         return Perceived(placed(batch, media), resting)
 

@@ -65,8 +65,7 @@ class StepFlops:
         mask forbids, the backward pass of text in front of the first medium, connectors that run on nothing, and what
         ``mmbridge.pair_flops`` lists."""
         if not len(batch):
-            joint = self._objectives.joint and self._objectives.ranks.count > 1
-            return 0, self(self._bridge.nothing())[1] if joint else 0
+            return 0, self(self._bridge.nothing())[1] if self._objectives.joint else 0
         paired = self._paired(batch)
         needed = self._needed_encoders(batch, paired) + self._needed_connectors(batch, paired)
         executed = self._executed_encoders(batch, paired) + self._executed_connectors(batch, paired)

@@ -59,8 +59,13 @@ class TorchEngine:
     def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
         return self.objectives.terms(batches)
 
+    @property
+    def runs_on_nothing(self) -> bool:
+        """Whether modules run without samples too, on two tokens that count for nothing, as other processes need it."""
+        return self.objectives.joint
+
     def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
-        if not len(batch) and not (self.objectives.joint and self.ranks.count > 1):
+        if not len(batch) and not self.runs_on_nothing:
             return torch.zeros(len(self.names), device=self.bridge.device)
         with self.precision():
             return self._compute(batch, terms) if len(batch) else self._compute(self.bridge.nothing(), terms) * 0

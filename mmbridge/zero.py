@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from mmbridge.bridge import Bridge
 from mmbridge.connectors.vocabulary import Vocabulary
-from mmbridge.data.batch import Batch
 from mmbridge.device import pick
 from mmbridge.engine_config import DeepSpeedEngineConfig
 from mmbridge.errors import RecipeError
@@ -76,9 +75,9 @@ class ZeroEngine(TorchEngine):
     def intertwined(self) -> bool:
         return self._zero == 3
 
-    def losses(self, batch: Batch, terms: Sequence[int]) -> Tensor:
-        """As in ``Engine``; without samples the modules run all the same, on two tokens that count for nothing."""
-        return super().losses(batch, terms) if len(batch) else super().losses(self.bridge.nothing(), terms) * 0
+    @property
+    def runs_on_nothing(self) -> bool:
+        return True
 
     def close(self) -> None:
         """Takes DeepSpeed's hooks off and makes the bridge whole again; in main memory where it was sharded."""

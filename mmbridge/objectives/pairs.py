@@ -16,8 +16,7 @@ from mmbridge.connectors.qformer import QFormer, QFormerOutput
 from mmbridge.connectors.text_heads import TextHeads, similarities
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
-from mmbridge.encoders.base import Features, blank
-from mmbridge.encoders.vision import VisionEncoder
+from mmbridge.encoders.base import Features
 from mmbridge.errors import RecipeError
 from mmbridge.joint import joint
 
@@ -67,16 +66,14 @@ class Pairs:
             RecipeError: media are cut into several views.
         """
         bridge = self._run.bridge
-        names = bridge.recipe.connectors[self._name].encoders
         if self.real:
+            names = bridge.recipe.connectors[self._name].encoders
             found = self._connector.joined([self._run.features[each] for each in names])
             if any(tiling is not None for tiling in found.tilings):
                 problem = "expected one view a medium beside a text, found tiles"
                 raise RecipeError(f"connectors.{self._name}.encoders", problem, "set aspect to something else")
             return found
-        encoders = [bridge.encoders[each] for each in names]
-        facts = [encoder.facts for encoder in encoders if isinstance(encoder, VisionEncoder)]
-        return self._connector.joined([blank(each, bridge.device) for each in facts])
+        return self._connector.joined(bridge.blanks(self._name))
 
     @cached_property
     def image(self) -> KeysValues:

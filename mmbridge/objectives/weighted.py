@@ -13,8 +13,9 @@ from mmbridge.ranks import ALONE, Ranks
 
 
 class WeightedObjectives(nn.Module):
-    """Batches to weighted losses, one for each of ``names``; ``joint`` if one of them is, and ``reads`` what any
-    of them does.
+    """Batches to weighted losses, one for each of ``names``.
+
+    ``joint`` if one of them is and there are several processes; ``reads`` what any of them does.
 
     Args:
         bridge: what they are of.
@@ -37,7 +38,7 @@ class WeightedObjectives(nn.Module):
             for index, config in enumerate(configs)
         )
         self.reads = frozenset(objective.reads for objective, _ in self._objectives)
-        self.joint = any(objective.joint for objective, _ in self._objectives)
+        self.joint = ranks.count > 1 and any(objective.joint for objective, _ in self._objectives)
 
     def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
         """How many terms each objective has in these batches together."""

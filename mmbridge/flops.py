@@ -8,6 +8,7 @@ multiply-add is two FLOPs.
     encoder     per view: 2·n·(matrices of b blocks) + 4·b·D·n² for attention + 2·cells·(patch convolution)
     connector   ``mmbridge.connector_flops``, medium by medium
     pairs       ``mmbridge.pair_flops``, what a Q-Former makes of media and texts for losses of its own
+    said        ``mmbridge.said_flops``, what the LLM makes of the texts alone, and both held against its words
     LLM         ``mmbridge.llm.flops``, sample by sample, what several begin with alike once
 
 Not counted: norms, activations, resampling without weights, and the pooling head behind an encoder's blocks.
@@ -37,6 +38,7 @@ from mmbridge.matrices import matrices
 from mmbridge.objectives.weighted import WeightedObjectives
 from mmbridge.pair_flops import PairFlops
 from mmbridge.pair_sizes import PairedBatch
+from mmbridge.said_flops import SaidFlops
 
 
 class StepFlops:
@@ -49,12 +51,15 @@ class StepFlops:
     def __init__(self, objectives: WeightedObjectives) -> None:
         self._bridge = bridge = objectives.bridge
         self._objectives = objectives
-        self._answers = any(each.connector is None for each in objectives.reads)
+        parts = {each.part for each in objectives.reads if each.connector is None}
+        self._answers = "answers" in parts
+        self._perceives = self._answers or "perceived" in parts
         self._pairs = dict[str, PairFlops]()
         for name in bridge.recipe.connectors:
-            if read := {each.pairs for each in objectives.reads if each.connector == name and each.pairs}:
+            if read := {each.part for each in objectives.reads if each.connector == name}:
                 self._pairs[name] = PairFlops(bridge.connectors[name], read)
         self._llm = LanguageModelFlops(bridge.llm)
+        self._said = SaidFlops(bridge.llm, self._llm, parts, objectives.ranks)
         self._views = {name: encoder_flops(bridge.encoders[name]) for name in bridge.prepare}
         self._connectors = {name: ConnectorFlops(connector) for name, connector in bridge.connectors.items()}
         learning = (config for name, config in bridge.recipe.connectors.items() if self._connectors[name].learns)
@@ -69,6 +74,8 @@ class StepFlops:
         paired = self._paired(batch)
         needed = self._needed_encoders(batch, paired) + self._needed_connectors(batch, paired)
         executed = self._executed_encoders(batch, paired) + self._executed_connectors(batch, paired)
+        learns = bool(self._learning)
+        needed, executed = needed + self._said.needed(batch, learns), executed + self._said.executed(batch, learns)
         if not self._answers:
             return needed, executed
         rows, work = self._read(batch)
@@ -111,11 +118,11 @@ class StepFlops:
 
     def _executed_encoders(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
         """All of them over all views, if anybody reads what one sees."""
-        run = self._answers or any(each.media for each in paired.values())
+        run = self._perceives or any(each.media for each in paired.values())
         return sum(self._seen(batch, name, range(len(batch.views[name]))) for name in self._views) if run else 0
 
     def _needed_encoders(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
-        if self._answers:
+        if self._perceives:
             return self._executed_encoders(batch, paired)
         shown = defaultdict[str, set[int]](set)
         for name, pairs in paired.items():
@@ -129,7 +136,7 @@ class StepFlops:
 
     def _executed_connectors(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
         pairs = sum(self._pairs[name].executed(each) for name, each in paired.items())
-        if not self._answers:
+        if not self._perceives:
             return pairs
         resting = sum(self._connectors[name](None, again=True) for name in self._resting(batch))
         return pairs + resting + sum(self._perceived(batch, name, again=True) for name in self._connectors)
@@ -139,8 +146,8 @@ class StepFlops:
         for name in self._connectors:
             if name in paired:
                 each = paired[name]
-                total += self._pairs[name].needed(each, each.views if self._answers else None)
-            elif self._answers:
+                total += self._pairs[name].needed(each, each.views if self._perceives else None)
+            elif self._perceives:
                 total += self._perceived(batch, name)
         return total
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -21,6 +21,7 @@ class Step:
 
     All figures are those of all processes together. ``left_out`` is empty, or says why the step was not taken.
 
+    ``figures`` are what objectives tell beside their losses, of the step's last batch.
     ``lr`` and ``grad_norm`` (before clipping) are those of this step; ``tokens`` are supervised, ``perceptual`` ones
     stand for media; ``needed_flops`` and ``executed_flops`` are those of ``mmbridge.flops``, ``peak_flops`` what
     all devices could have executed in the same time, or ``None`` where ``mmbridge.peak`` does not know; ``seconds``
@@ -40,6 +41,7 @@ class Step:
     executed_flops: int
     peak_flops: float | None
     seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def fit(
@@ -96,6 +98,7 @@ def fit(
             left_out=left_out,
             loss=loss,
             losses=named,
+            figures=engine.objectives.figures,
             lr=lr,
             grad_norm=norm,
             samples=samples,

@@ -28,7 +28,7 @@ from mmbridge.connector_flops import projected
 from mmbridge.connectors.connector import Connector
 from mmbridge.connectors.qformer import QFormer
 from mmbridge.connectors.text_heads import TextHeads
-from mmbridge.objectives.base import PairReading
+from mmbridge.objectives.base import Part
 from mmbridge.pair_sizes import PairedBatch, PairSizes
 from mmbridge.products import Products, Value, joined, trains
 from mmbridge.qformer_products import Kept, Passed, Places, QFormerProducts
@@ -37,7 +37,7 @@ from mmbridge.qformer_products import Kept, Passed, Places, QFormerProducts
 class PairFlops:
     """Of what the objectives of a stage read of one connector's pairs."""
 
-    def __init__(self, connector: nn.Module, reads: Collection[PairReading]) -> None:
+    def __init__(self, connector: nn.Module, reads: Collection[Part]) -> None:
         assert isinstance(connector, Connector)
         assert isinstance(connector.resampler, QFormer)
         text = connector.resampler.config.text
@@ -70,7 +70,7 @@ class _PairProducts:
         self._passes = QFormerProducts(connector.resampler, connector.source.tokens, self.products)
         self._config = connector.resampler.config
 
-    def read(self, reads: Collection[PairReading]) -> tuple[list[Value], list[Value]]:
+    def read(self, reads: Collection[Part]) -> tuple[list[Value], list[Value]]:
         """What losses ask for, and what they look at without a gradient."""
         asked, looked = list[Value](), list[Value]()
         if "similarities" in reads:

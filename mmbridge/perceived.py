@@ -25,6 +25,15 @@ class Perceived:
     tokens: list[list[Tensor]]
     resting: list[Tensor]
 
+    def means(self, samples: Sequence[int]) -> Tensor:
+        """(S, D_llm) in float32: of the first medium of each of these samples, the mean of its tokens."""
+        found = [self.tokens[sample][0].float().mean(0) for sample in samples]
+        return torch.stack(found) if found else self.resting[0].float()
+
+    def nothing(self) -> Tensor:
+        """Zero, a scalar in float32 that resting connectors have a gradient of zeros from."""
+        return sum((each.float().sum() for each in self.resting), start=torch.zeros(()))
+
 
 def placed(batch: Batch, media: Mapping[MediumKind, Sequence[Any]]) -> list[list[Any]]:
     """What is known of the media of each kind, put where the placeholders of each sample stand."""

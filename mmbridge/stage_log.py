@@ -53,6 +53,7 @@ class StageLog:
         }
         if len(step.losses) > 1:
             values |= {f"loss/{name}": value for name, value in step.losses.items()}
+        values |= step.figures
         self._metrics.write(step.number, values, everywhere=step.number % self._every == 0 or step.number == self._last)
         self._progress.step(step)
         self._loss = step.loss

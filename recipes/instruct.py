@@ -16,6 +16,7 @@ from mmbridge.stage import StageConfig
 from mmbridge.table import print_table
 from mmbridge.trainable import unfreeze
 from mmbridge.validation import Validation
+from mmbridge.word_counts import count_words
 
 
 def train(run: Run, stage: StageConfig) -> Bridge:
@@ -37,6 +38,7 @@ def train(run: Run, stage: StageConfig) -> Bridge:
     torch.manual_seed((seed + run.ranks.rank) % 2**32)
     engine = run.recipe.engine.build(bridge, stage, steps, key, run.ranks)
     bridge.llm.recompute = recompute(engine, stage, batches, key)
+    count_words(engine.objectives, batches)
     validation = Validation(engine, stage, steps, seed, key)
 
     # From the stage's beginning, or from the newest checkpoint of a run that is resumed.

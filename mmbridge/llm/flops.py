@@ -31,6 +31,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
 from mmbridge.llm.tree import Places
@@ -131,6 +132,30 @@ class LanguageModelFlops:
                 total += 2 * (products + 2 * self.attention * work.pairs)
         return total + 2 * self._head * asked * (1 + self._head_trains + back)
 
+    def heard(self, lengths: Sequence[int], told: int) -> int:
+        """FLOPs of going forward over texts that stand alone, up to the head, which does not run.
+
+        Args:
+            lengths: positions of each, of which the first few are read by the others alone.
+            told: positions whose last states are read, of all texts together.
+        """
+        total = 0
+        for layer, count in self._layers.items():
+            read = told if layer.last else sum(lengths)
+            places = sum(lengths) * layer.always[0] + read * (layer.asking[0] + layer.queries)
+            total += count * (places + 2 * self.attention * sum(_pairs(each, layer.window) for each in lengths))
+        last = next(layer for layer in self._layers if layer.last)
+        silent = sum(lengths) - told  # each at the beginning of its text, and attending to one position
+        return 2 * (total - 2 * self.attention * silent * (last.window > 0))
+
+    def heard_padded(self, rows: int, width: int) -> int:
+        """The same as it is executed: so many rows of one width, every position of them in every layer."""
+        total = 0
+        for layer, count in self._layers.items():
+            places = layer.always[0] + layer.asking[0] + layer.queries
+            total += count * rows * (width * places + 2 * self.attention * (layer.window > 0) * width**2)
+        return 2 * total
+
     def _of_layer(self, layer: _Layer, row: Row) -> int:
         reads, learns = row.reads.clip(max=layer.window), _learns(layer, row).clip(max=layer.window)
         learning = int((learns > 0).sum())
@@ -164,6 +189,11 @@ def _products(sizes: tuple[int, int], positions: int, learning: int) -> int:
     """Multiply-adds of matrices, forward and backward."""
     every, trained = sizes
     return every * (positions + learning) + trained * learning
+
+
+def _pairs(length: int, window: int) -> int:
+    """Of a position and one that it attends to, itself included, in a text that stands alone."""
+    return int((np.arange(length) + 1).clip(max=window).sum())
 
 
 def _sizes(modules: Iterable[nn.Module]) -> tuple[int, int]:

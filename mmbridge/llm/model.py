@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -86,9 +87,21 @@ class LanguageModel(Generating):
         return self._embedding.embedding_dim
 
     @property
+    def vocabulary(self) -> int:
+        """K, its words: those that have an input embedding."""
+        return self._embedding.num_embeddings
+
+    @property
     def table(self) -> Tensor:
         """(K, D_llm), the embeddings of its words before they are multiplied by ``scale``."""
         return self._embedding.weight
+
+    def words(self) -> Tensor:
+        """(K, D_llm), ``table``, whole also where ZeRO-3 keeps it in parts, if up to ``scale``."""
+        if self.table.numel():
+            return self.table.detach()
+        with torch.no_grad():
+            return self.embed(torch.arange(self.vocabulary))
 
     @property
     def scale(self) -> float:

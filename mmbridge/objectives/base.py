@@ -5,23 +5,24 @@ number is known before the first backward pass, so a step's gradient is that of 
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from mmbridge.data.batch import Batch
 from mmbridge.objectives.run import BatchRun
 
-PairReading = Literal["similarities", "matches", "words"]
-"""What can be read of pairs: how near media and texts are, which match, and the words that follow."""
+Part = Literal["answers", "perceived", "said", "assignment", "similarities", "matches", "words"]
+"""What can be read of a run: what the LLM ``answers``, the tokens ``perceived`` and what is ``said`` of them, the words
+both are assigned to; and of pairs of media and texts how near they are, which match, and the words that follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What an objective reads of a ``BatchRun``: ``pairs`` of a connector, or what the LLM says where it has none."""
+    """A part of a ``BatchRun``; ``connector`` is whose pairs it is of."""
 
+    part: Part
     connector: str | None = None
-    pairs: PairReading | None = None
 
 
 class Objective(Protocol):
@@ -33,7 +34,9 @@ class Objective(Protocol):
     """
 
     joint: bool
-    reads: Reads
+
+    @property
+    def reads(self) -> tuple[Reads, ...]: ...
 
     def terms(self, batch: Batch) -> int:
         """How many terms the sum over this batch has."""
@@ -42,3 +45,21 @@ class Objective(Protocol):
     def __call__(self, run: BatchRun) -> Tensor:
         """The sum of the terms, a scalar in float32."""
         ...
+
+
+@runtime_checkable
+class CountsWords(Protocol):
+    """An objective that has to know how often the stage's texts say each word, from so many ``draws``, if any."""
+
+    draws: int
+
+    def count(self, frequencies: Tensor) -> None:
+        """Takes them, (K,) of total 1."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An objective with ``figures`` of the last batch beside its loss."""
+
+    figures: dict[str, float]

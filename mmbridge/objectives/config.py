@@ -1,9 +1,9 @@
 """The objectives there are: the alias ``ObjectiveConfig`` is the list. Nothing here imports torch."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmbridge.config import Config
 from mmbridge.connectors.config import ConnectorConfig, QFormerConfig
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from mmbridge.objectives.base import Objective
 
 Connectors = Mapping[str, ConnectorConfig]
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Positive
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -102,12 +103,62 @@ class ImageGroundedGenerationConfig(_TextBranchConfig):
         return ImageGroundedGeneration(**self.chosen(connectors, key), smoothing=self.smoothing)
 
 
+class AssignmentConfig(Config):
+    """A medium and its text, each told in words of the LLM, predict the other's (VLAP)."""
+
+    kind: Literal["assignment"] = "assignment"
+    weight: Weight = 1.0
+    """What the loss is multiplied by before the objectives are added up."""
+    marginal: Literal["frequencies", "softened", "uniform"] = "frequencies"
+    """How much is assigned to each word: as often as it is said in the stage's texts, softmax(that / 0.25) as in VLAP's
+    released code, or to all alike as in SwAV."""
+    draws: Annotated[int, Field(ge=1)] = 10_000
+    """Of the stage's data, at most, in whose texts words are counted."""
+    epsilon: Positive = 0.01
+    """The entropy's weight in the transport, whose costs are cosines."""
+    temperature: Positive = 0.01
+    """What cosines are divided by in the predictions."""
+    iterations: Annotated[int, Field(ge=1)] | None = 3
+    """Of the transport; null to run to the tolerance."""
+    tolerance: Positive = 1e-4
+    """Of the transport's marginals, where there is no number of iterations."""
+    plan: Literal["transport", "released"] = "transport"
+    """``released``: what the loop of VLAP's released code comes to, each sample for itself."""
+
+    def build(self, connectors: Connectors, key: str) -> "Objective":
+        from functools import partial
+
+        from mmbridge.objectives.assignment import WordAssignment
+        from mmbridge.transport.assignment import AssignmentPrediction
+
+        prediction = partial(
+            AssignmentPrediction,
+            epsilon=self.epsilon,
+            temperature=self.temperature,
+            iterations=self.iterations,
+            tolerance=self.tolerance,
+            as_released=self.plan == "released",
+        )
+        counted = self.marginal != "uniform"
+        return WordAssignment(prediction, self.draws if counted else 0, softened=self.marginal == "softened")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.plan == "released" and self.iterations is None:
+            raise ValueError("iterations: plan released runs a number of them; give it, or set plan to transport")
+        return self
+
+
 def _shares(config: ConnectorConfig) -> bool:
     text = config.resampler.text if isinstance(config.resampler, QFormerConfig) else None
     return text is not None and text.shared is not None
 
 
 ObjectiveConfig = Annotated[
-    NextTokenConfig | ImageTextContrastConfig | ImageTextMatchingConfig | ImageGroundedGenerationConfig,
+    NextTokenConfig
+    | ImageTextContrastConfig
+    | ImageTextMatchingConfig
+    | ImageGroundedGenerationConfig
+    | AssignmentConfig,
     Field(discriminator="kind"),
 ]

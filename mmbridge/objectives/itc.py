@@ -31,7 +31,7 @@ class ImageTextContrast:
 
     def __init__(self, connector: str, medium: MediumKind, smoothing: float) -> None:
         self._connector, self._medium, self._smoothing = connector, medium, smoothing
-        self.reads = Reads(connector, "similarities")
+        self.reads = (Reads("similarities", connector),)
 
     def terms(self, batch: Batch) -> int:
         return len(places(batch, self._medium))

@@ -32,7 +32,7 @@ class ImageGroundedGeneration:
 
     def __init__(self, connector: str, medium: MediumKind, smoothing: float) -> None:
         self._connector, self._medium, self._smoothing = connector, medium, smoothing
-        self.reads = Reads(connector, "words")
+        self.reads = (Reads("words", connector),)
 
     def terms(self, batch: Batch) -> int:
         return sum(len(batch.texts[self._connector][sample]) - 1 for sample, _ in places(batch, self._medium))

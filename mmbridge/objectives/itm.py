@@ -35,7 +35,7 @@ class ImageTextMatching:
 
     def __init__(self, connector: str, medium: MediumKind) -> None:
         self._connector, self._medium = connector, medium
-        self.reads = Reads(connector, "matches")
+        self.reads = (Reads("matches", connector),)
 
     def terms(self, batch: Batch) -> int:
         return 3 * len(places(batch, self._medium))

@@ -12,7 +12,7 @@ class NextToken:
     """One term for each supervised token that something stands in front of."""
 
     joint = False
-    reads = Reads()
+    reads = (Reads("answers"),)
 
     def terms(self, batch: Batch) -> int:
         """Supervised tokens; one that begins its row has nothing that predicts it."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from mmbridge.data.batch import Batch
 from mmbridge.encoders.base import Features
+from mmbridge.llm.prompt import Prompt
+from mmbridge.llm.text_states import TextStates, text_states
 from mmbridge.objectives.pairs import Pairs
 from mmbridge.perceived import Perceived
 from mmbridge.ranks import ALONE, Ranks
@@ -34,6 +36,16 @@ class BatchRun:
         """What the LLM reads in place of the media."""
         return self.bridge.perceive(self.batch, self.features)
 
+    @cached_property
+    def seen(self) -> list[int]:
+        """The samples that show a medium."""
+        return [sample for sample, numbers in enumerate(self.batch.media) if numbers]
+
+    @cached_property
+    def said(self) -> TextStates:
+        """What the LLM makes of the texts of ``seen`` alone: of what the assistant says of a medium."""
+        return text_states(self.bridge.llm, [spoken(self.batch.prompts[each]) for each in self.seen] or [()])
+
     def pairs(self, connector: str) -> Pairs:
         """The batch's pairs of media and texts, and what this connector makes of them."""
         if connector not in self._pairs:
@@ -45,3 +57,8 @@ class BatchRun:
         """Logits at the supervised positions."""
         output: BridgeOutput = self.bridge(self.batch, self.perceived)
         return output
+
+
+def spoken(prompt: Prompt) -> tuple[int, ...]:
+    """The token ids that the assistant says, its ends of turns among them."""
+    return tuple(token for token, said in zip(prompt.ids, prompt.supervised, strict=True) if said)

@@ -1,12 +1,14 @@
 """A bridge and the objectives it is trained towards, as one module: what an engine runs forward and backward."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
+from mmbridge.objectives.base import CountsWords, Telling
 from mmbridge.objectives.config import ObjectiveConfig
 from mmbridge.objectives.run import BatchRun
 from mmbridge.ranks import ALONE, Ranks
@@ -37,8 +39,24 @@ class WeightedObjectives(nn.Module):
             (config.build(bridge.recipe.connectors, f"{key}.{index}"), config.weight)
             for index, config in enumerate(configs)
         )
-        self.reads = frozenset(objective.reads for objective, _ in self._objectives)
+        self.reads = frozenset(chain.from_iterable(objective.reads for objective, _ in self._objectives))
         self.joint = ranks.count > 1 and any(objective.joint for objective, _ in self._objectives)
+
+    @property
+    def counting(self) -> list[CountsWords]:
+        """Those that have to know how often words are said before they run."""
+        return [each for each, _ in self._objectives if isinstance(each, CountsWords) and each.draws]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What objectives tell of the last batch beside their losses, by ``objective/figure``."""
+        named = zip(self.names, self._objectives, strict=True)
+        return {
+            f"{name}/{figure}": value
+            for name, (objective, _) in named
+            if isinstance(objective, Telling)
+            for figure, value in objective.figures.items()
+        }
 
     def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
         """How many terms each objective has in these batches together."""

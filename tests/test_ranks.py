@@ -25,6 +25,7 @@ from mmbridge.recipe import Recipe
 from mmbridge.recompute import recompute
 from mmbridge.trainable import unfreeze
 from mmbridge.validation import Validation
+from mmbridge.word_counts import count_words
 from tests import processes
 from tests.evaluation.test_run import FakeBridge, Listed, asked, number, questions
 from tests.tiny import tiny_llm
@@ -111,6 +112,7 @@ def started(recipe: Recipe, engine: str, ranks: Ranks) -> tuple[Engine, Loader, 
     torch.manual_seed(0)
     built = config(engine).build(bridge, stage, steps, "stages.align", ranks)
     bridge.llm.recompute = recompute(built, stage, loader, "stages.align")
+    count_words(built.objectives, loader)
     return built, loader, steps
 
 

@@ -1,7 +1,7 @@
 """Assignment prediction: a medium and what is said of it, each told in words of the LLM, predict the other's.
 
 Bridging Vision and Language Spaces with Assignment Prediction
-Jungin Park, Jiyoung Lee, Kwanghoon Sohn, arXiv 2404.09632 (VLAP)
+Jungin Park, Jiyoung Lee, Kwanghoon Sohn, arXiv 2404.09632 (VLAP: words as prototypes, their frequencies as a marginal)
 
 A medium is the mean of its perceptual tokens, a text the mean of the states that the frozen LLM ends with where it
 reads the text alone; the words are the LLM's own embeddings. ``mmbridge.transport.assignment`` has the loss.
@@ -24,7 +24,8 @@ from mmbridge.transport.assignment import AssignmentPrediction, word_marginal
 
 
 class WordAssignment:
-    """One term for each sample that shows a medium.
+    """One term for each sample that shows a medium. Those of a forward pass of all processes are assigned together, so
+    that it matters how a step is cut into several.
 
     Words have to be counted before it runs, in so many ``draws`` of the stage's data. ``figures`` are those of the last
     batch: the ``residual`` of its assignment.

@@ -70,13 +70,15 @@ def assigned(
     """The entropic plan that gives words their share and samples an equal one.
 
     Args:
-        scores: (B, K), cosines.
+        scores: (B, K), cosines; without samples nothing is assigned.
         marginal: μ (K,) of total 1, zero for words that are out of the question; uniform where left out.
         epsilon: the entropy's weight, in units of the scores.
         iterations: VLAP's 3, or None to run to the tolerance.
         tolerance: of the residual.
         most: iterations at which the tolerance is given up.
     """
+    if not len(scores):
+        return Assignment(scores, 0.0, 0)
     found = sinkhorn(-scores.mT, epsilon, marginal, iterations=iterations, tolerance=tolerance, most=most)
     return Assignment(found.plan.mT.mul_(len(scores)), float(found.residual), found.iterations)
 
@@ -90,7 +92,7 @@ def swav(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Assignme
 def released(scores: Tensor, marginal: Tensor, *, epsilon: float = 0.01, iterations: int = 3) -> Assignment:
     """What VLAP's released loop comes to: softmax(s / ε + iterations · log μ). Takes what ``assigned`` does."""
     shares = (scores / epsilon).add_(iterations * log(marginal.to(scores))).softmax(-1)
-    off = float((shares.mean(0) - marginal).abs().sum())
+    off = float((shares.mean(0) - marginal).abs().sum()) if len(scores) else 0.0
     return Assignment(shares, off, iterations)
 
 

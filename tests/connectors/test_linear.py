@@ -32,6 +32,13 @@ def test_parameter_count_of_limber() -> None:
         assert sum(tensor.numel() for tensor in linear(3072, 4096, dropout=0.1).parameters()) == 12_587_008
 
 
+@pytest.mark.parametrize(("width", "count"), [(768, 590_592), (2048, 1_574_912)], ids=["T5-base", "OPT-1.3B"])
+def test_parameter_count_of_vlap(width: int, count: int) -> None:
+    """One ``nn.Linear`` with a bias from CLIP ViT-B/32 or BEiT-base: 0.6 and 1.6 million, and nothing else trains."""
+    with torch.device("meta"):
+        assert sum(tensor.numel() for tensor in linear(768, width).parameters()) == count
+
+
 def test_names_and_bias() -> None:
     assert set(linear(2, 3).state_dict()) == {"linear.weight", "linear.bias"}
     assert set(linear(2, 3, bias=False).state_dict()) == {"linear.weight"}

@@ -1,4 +1,4 @@
-"""Contrast and matching over the pairs of two processes, against one process that has all of them."""
+"""Contrast, matching and assignment over the pairs of two processes, against one process that has all of them."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from tests.objectives.test_pairs import QFORMER
 from tests.test_ranks import ENGINES, SHARDED, curve, same, talk
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
-KINDS = {"itc": ["itc"], "itm": ["itm"], "all": ["itc", "itm", "itg", "next_token"]}
+KINDS = {
+    "itc": ["itc"],
+    "itm": ["itm"],
+    "assignment": ["assignment"],
+    "all": ["itc", "itm", "itg", "assignment", "next_token"],
+}
 SMOOTH = ["itc", "itg", "next_token"]
 """Those of which a rounding changes no more than the digits behind it: which negative is the nearest it can change."""
 ALL = (*ENGINES, *SHARDED)

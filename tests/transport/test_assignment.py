@@ -13,6 +13,7 @@ from mmbridge.ranks import together
 from mmbridge.transport.assignment import AssignmentPrediction, assigned, released, swav, word_marginal
 from mmbridge.transport.prototypes import cosines
 from tests import processes
+from tests.transport.assignment_loops import looped_cosines, looped_loss, looped_plan, looped_released, looped_swav
 from tests.transport.clouds import points, weights
 
 B, K, D = 5, 23, 7
@@ -24,67 +25,6 @@ def given(seed: int = 0, samples: int = B) -> tuple[Tensor, Tensor, Tensor]:
     """Media and captions that resemble each other, and a table."""
     table, captions = points(K, D, seed), points(samples, D, seed + 1)
     return captions + points(samples, D, seed + 2) / 2, captions, table
-
-
-def looped_cosines(vectors: np.ndarray, table: np.ndarray) -> np.ndarray:
-    found = np.zeros((len(vectors), len(table)))
-    for i, vector in enumerate(vectors):
-        for k, word in enumerate(table):
-            found[i, k] = sum(vector * word) / np.sqrt(sum(vector**2)) / np.sqrt(sum(word**2))
-    return found
-
-
-def looped_plan(scores: np.ndarray, mu: np.ndarray, epsilon: float, iterations: int) -> np.ndarray:
-    """Shares by scaling words, then samples; with thousands of iterations the plan itself."""
-    plan: np.ndarray = np.exp(scores / epsilon)
-    for _ in range(iterations):
-        for k in range(len(mu)):
-            plan[:, k] *= mu[k] / plan[:, k].sum()
-        for i in range(len(plan)):
-            plan[i] *= 1 / len(plan) / plan[i].sum()
-    return np.asarray(plan * len(plan))
-
-
-def looped_released(scores: np.ndarray, mu: np.ndarray, epsilon: float) -> np.ndarray:
-    """Words × samples: multiplied by the prior, divided by the column's sum and the number of samples; three times."""
-    plan: np.ndarray = np.exp(scores / epsilon).T
-    for _ in range(3):
-        plan *= mu[:, None]
-        plan /= plan.sum(0, keepdims=True)
-        plan /= plan.shape[1]
-    return np.asarray((plan * plan.shape[1]).T)
-
-
-def looped_swav(scores: np.ndarray, epsilon: float) -> np.ndarray:
-    """SwAV's published loop: prototypes × samples, uniform both ways."""
-    plan: np.ndarray = np.exp(scores / epsilon).T
-    plan /= plan.sum()
-    prototypes, samples = plan.shape
-    for _ in range(3):
-        plan /= plan.sum(1, keepdims=True)
-        plan /= prototypes
-        plan /= plan.sum(0, keepdims=True)
-        plan /= samples
-    return np.asarray((plan * samples).T)
-
-
-def looped_loss(media: np.ndarray, captions: np.ndarray, table: np.ndarray, shares: Any, tau: float) -> Any:
-    """The losses, and their sum's gradients with respect to both; ``shares`` assigns cosines."""
-    vectors, losses, gradients = (media, captions), np.zeros(len(media)), []
-    scores = [looped_cosines(each, table) for each in vectors]
-    q = [shares(each) for each in scores]
-    for mine, other in ((0, 1), (1, 0)):
-        gradient = np.zeros_like(vectors[mine])
-        for i, vector in enumerate(vectors[mine]):
-            exponents = np.exp(scores[mine][i] / tau)
-            p = exponents / exponents.sum()
-            for k, word in enumerate(table):
-                losses[i] -= q[other][i, k] * np.log(p[k]) / 2
-                unit, length = vector / np.linalg.norm(vector), np.linalg.norm(vector)
-                turned = (word / np.linalg.norm(word) - scores[mine][i, k] * unit) / length
-                gradient[i] += (p[k] - q[other][i, k]) / tau * turned / 2
-        gradients.append(gradient)
-    return losses, gradients
 
 
 @pytest.mark.parametrize("kind", ["to a tolerance", "three", "three uniform", "released"])

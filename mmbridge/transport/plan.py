@@ -40,7 +40,7 @@ def prepared(cost: Tensor, rows: Tensor | None, columns: Tensor | None) -> tuple
     """
     cost = cost if cost.dtype == torch.float64 else cost.float()
     a, b = _marginal(rows, cost, cost.shape[:-1]), _marginal(columns, cost, cost.shape[:-2] + cost.shape[-1:])
-    if rows is None and columns is None:
+    if rows is None and columns is None and cost.numel():
         return cost, a, b
     real = (a > 0)[..., None] & (b > 0)[..., None, :]
     a, b = a.where(real.any(-1), 0), b.where(real.any(-2), 0)
@@ -61,5 +61,5 @@ def residual(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def _marginal(given: Tensor | None, cost: Tensor, shape: torch.Size) -> Tensor:
     if given is None:
-        return cost.new_full(shape, 1 / shape[-1])
+        return cost.new_full(shape, 1 / max(1, shape[-1]))
     return given.to(cost).expand(shape)

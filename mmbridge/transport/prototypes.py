@@ -52,7 +52,8 @@ class _Products(torch.autograd.Function):
         (table,) = ctx.saved_tensors
         vectors = grad.new_zeros(len(grad), table.shape[1])
         for start in range(0, len(table), ctx.chunk):
-            vectors.addmm_(grad[:, start : start + ctx.chunk], _unit(table[start : start + ctx.chunk], grad))
+            rows = _unit(table[start : start + ctx.chunk], grad)
+            torch.addmm(vectors, grad[:, start : start + ctx.chunk], rows, out=vectors)  # torch counts no addmm_
         return vectors, None, None
 
 

@@ -65,10 +65,18 @@ def sinkhorn(
         most: iterations, Newton steps among them, at which it is given up.
     """
     cost, a, b = prepared(cost, rows, columns)
+    with torch.autocast(cost.device.type, enabled=False):
+        return _solved(cost, a, b, epsilon, iterations, tolerance, most)
+
+
+def _solved(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, iterations: int | None, tolerance: float, most: int
+) -> Transport:
     if iterations is not None:
         plan, f, g = _unrolled(cost, a, b, epsilon, iterations)
         return Transport(plan, f, g, iterations, residual(plan, a, b))
-    flat = cost.reshape(-1, *cost.shape[-2:]), a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
+    plans = cost.shape[:-2].numel()
+    flat = cost.reshape(plans, *cost.shape[-2:]), a.reshape(plans, a.shape[-1]), b.reshape(plans, b.shape[-1])
     plan, f, g, run = _Converged.apply(*flat, epsilon, tolerance, most)  # type: ignore[no-untyped-call]
     plan = plan.reshape(cost.shape)
     return Transport(plan, f.reshape(a.shape), g.reshape(b.shape), run, residual(plan, a, b))

@@ -202,3 +202,20 @@ def test_a_plan_without_mass_is_zero_and_leaves_the_others_alone(iterations: int
     assert_close(found.plan[0, :, :2], alone.plan, atol=1e-5, rtol=0)
     assert cost.grad[0].isfinite().all()
     assert cost.grad[0].abs().max() > 0
+
+
+def test_autocast_leaves_a_plan_whole() -> None:
+    cost = cosines(20, 9, SEED, batch=(2,)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sinkhorn(cost, 0.05, tolerance=1e-5)
+    assert found.residual.max() <= 1e-5
+    assert torch.equal(found.plan, sinkhorn(cost, 0.05, tolerance=1e-5).plan)
+
+
+@pytest.mark.parametrize("iterations", [3, None])
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
+def test_nothing_is_carried_from_or_to_nothing(shape: tuple[int, int], iterations: int | None) -> None:
+    for given in (None, torch.full((shape[0],), 1 / max(1, shape[0]))):
+        found = sinkhorn(torch.zeros(shape), 0.1, given, iterations=iterations)
+        assert found.plan.shape == shape
+        assert found.residual == 0

@@ -9,6 +9,7 @@ multiply-add is two FLOPs.
     connector   ``mmbridge.connector_flops``, medium by medium
     pairs       ``mmbridge.pair_flops``, what a Q-Former makes of media and texts for losses of its own
     said        ``mmbridge.said_flops``, what the LLM makes of the texts alone, and both held against its words
+    transport   ``mmbridge.transport_flops``, how far tokens are from the words said of media
     LLM         ``mmbridge.llm.flops``, sample by sample, what several begin with alike once
 
 Not counted: norms, activations, resampling without weights, and the pooling head behind an encoder's blocks.
@@ -39,6 +40,7 @@ from mmbridge.objectives.weighted import WeightedObjectives
 from mmbridge.pair_flops import PairFlops
 from mmbridge.pair_sizes import PairedBatch
 from mmbridge.said_flops import SaidFlops
+from mmbridge.transport_flops import TransportFlops
 
 
 class StepFlops:
@@ -60,6 +62,7 @@ class StepFlops:
                 self._pairs[name] = PairFlops(bridge.connectors[name], read)
         self._llm = LanguageModelFlops(bridge.llm)
         self._said = SaidFlops(bridge.llm, self._llm, parts, objectives.ranks)
+        self._transport = TransportFlops(bridge, parts, objectives.ranks)
         self._views = {name: encoder_flops(bridge.encoders[name]) for name in bridge.prepare}
         self._connectors = {name: ConnectorFlops(connector) for name, connector in bridge.connectors.items()}
         learning = (config for name, config in bridge.recipe.connectors.items() if self._connectors[name].learns)
@@ -75,7 +78,8 @@ class StepFlops:
         needed = self._needed_encoders(batch, paired) + self._needed_connectors(batch, paired)
         executed = self._executed_encoders(batch, paired) + self._executed_connectors(batch, paired)
         learns = bool(self._learning)
-        needed, executed = needed + self._said.needed(batch, learns), executed + self._said.executed(batch, learns)
+        for each in (self._said, self._transport):
+            needed, executed = needed + each.needed(batch, learns), executed + each.executed(batch, learns)
         if not self._answers:
             return needed, executed
         rows, work = self._read(batch)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
@@ -29,6 +30,19 @@ class Perceived:
         """(S, D_llm) in float32: of the first medium of each of these samples, the mean of its tokens."""
         found = [self.tokens[sample][0].float().mean(0) for sample in samples]
         return torch.stack(found) if found else self.resting[0].float()
+
+    def first(self, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The tokens of the first medium of each of S ≥ 1 samples, zeros behind them: (S, M, D_llm) in float32; and
+        (S, M), true where they are real."""
+        found = [self.tokens[sample][0].float() for sample in samples]
+        rows = pad_sequence(found, batch_first=True)
+        lengths = torch.tensor([len(each) for each in found], device=rows.device)
+        return rows, torch.arange(rows.shape[1], device=rows.device) < lengths[:, None]
+
+    def every(self) -> Tensor:
+        """(N, D_llm) in float32: the tokens of all media, each medium once."""
+        found = {id(each): each for row in self.tokens for each in row}
+        return torch.cat([each.float() for each in found.values() or self.resting])
 
     def nothing(self) -> Tensor:
         """Zero, a scalar in float32 that resting connectors have a gradient of zeros from."""

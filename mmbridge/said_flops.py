@@ -5,11 +5,12 @@ K words of the LLM, D their width. A multiply-add is two FLOPs.
 
                     needed                                        executed
     said            ``mmbridge.llm.flops``, texts of o + l        S rows of o + T
-    assignment      2·K·D for each medium and text that is        the same; with several processes 2·2·A·K·D more, as
-                    held against the words, and again for         each assigns all of them
+    assignment      2·K·D for each medium and text that is        the same; where several processes assign theirs
+                    held against the words, and again for         together 2·2·A·K·D more, as each does for all
                     the gradient of a medium
 
-Not counted: scaling the assignment, which has no products of matrices.
+Not counted: scaling the assignment. A fixed number of iterations has no products of matrices; to a tolerance each
+multiplies a plan by vectors, and how many that takes is not known before.
 """
 
 from collections.abc import Collection
@@ -31,13 +32,15 @@ class SaidFlops:
     def __init__(self, llm: "LanguageModel", flops: LanguageModelFlops, parts: Collection[Part], ranks: Ranks) -> None:
         self._llm, self._parts, self._ranks = flops, parts, ranks
         self._opening, self._table = len(opening(llm)) if "said" in parts else 0, llm.vocabulary * llm.width
+        self._shared = ranks.count > 1 and "shared assignment" in parts
+        self._assigned = bool({"assignment", "shared assignment"} & {*parts})
 
     def needed(self, batch: Batch, learns: bool) -> int:
         """``learns``: whether perceptual tokens have a gradient."""
         lengths, total = _lengths(batch), 0
         if "said" in self._parts:
             total += self._llm.heard([self._opening + each for each in lengths], sum(lengths))
-        if "assignment" in self._parts:
+        if self._assigned:
             total += 2 * len(lengths) * self._table * (2 + learns)
         return total
 
@@ -45,10 +48,10 @@ class SaidFlops:
         lengths, total = _lengths(batch), 0
         if "said" in self._parts:
             total += self._llm.heard_padded(len(lengths) or 1, self._opening + max(lengths, default=0) or 1)
-        if "assignment" in self._parts:
+        if self._assigned:
             total += 2 * len(lengths) * self._table * (2 + learns)
-            if self._ranks.count > 1:
-                total += 2 * 2 * int(self._ranks.total([len(lengths)])[0]) * self._table
+        if self._shared:
+            total += 2 * 2 * int(self._ranks.total([len(lengths)])[0]) * self._table
         return total
 
 

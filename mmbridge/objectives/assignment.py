@@ -34,15 +34,19 @@ class WordAssignment:
         prediction: the loss, for a table of words and the share of each.
         draws: 0 where all words are worth the same.
         softened: whether shares are softmax(frequencies / 0.25) rather than the frequencies themselves.
+        shared: whether samples of all processes are assigned together, rather than each for itself.
     """
 
-    joint = True
-    reads = (Reads("perceived"), Reads("said"), Reads("assignment"))
-
     def __init__(
-        self, prediction: Callable[[Tensor, Tensor | None], AssignmentPrediction], draws: int, *, softened: bool
+        self,
+        prediction: Callable[[Tensor, Tensor | None], AssignmentPrediction],
+        draws: int,
+        *,
+        softened: bool,
+        shared: bool,
     ) -> None:
-        self._prediction, self.draws, self._softened = prediction, draws, softened
+        self._prediction, self.draws, self._softened, self.joint = prediction, draws, softened, shared
+        self.reads = (Reads("perceived"), Reads("said"), Reads("shared assignment" if shared else "assignment"))
         self._shares: Tensor | None = None
         self.figures: dict[str, float] = {}
 

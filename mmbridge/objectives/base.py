@@ -12,9 +12,15 @@ from torch import Tensor
 from mmbridge.data.batch import Batch
 from mmbridge.objectives.run import BatchRun
 
-Part = Literal["answers", "perceived", "said", "assignment", "similarities", "matches", "words"]
-"""What can be read of a run: what the LLM ``answers``, the tokens ``perceived`` and what is ``said`` of them, the words
-both are assigned to; and of pairs of media and texts how near they are, which match, and the words that follow."""
+Part = Literal[
+    "answers", "perceived", "said",
+    "assignment", "shared assignment", "transport", "contrasted transport", "divergence", "paired divergence",
+    "similarities", "matches", "words",
+]  # fmt: skip
+"""What can be read of a run: what the LLM ``answers``, the tokens ``perceived`` and what is ``said`` of them; the words
+both are assigned to, alone or with those of all processes; how far tokens are from words, of others too or not;
+how far both are apart as sets, of a batch or a medium; and of pairs of media and texts how near they are, which match,
+and the words that follow."""
 
 
 @dataclass(frozen=True, slots=True)

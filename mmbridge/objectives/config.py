@@ -10,6 +10,7 @@ from mmbridge.connectors.config import ConnectorConfig, QFormerConfig
 from mmbridge.data.sample import MediumKind
 from mmbridge.errors import RecipeError
 from mmbridge.suggestions import expected_one_of
+from mmbridge.transport.config import IpotConfig, PlanConfig
 
 if TYPE_CHECKING:
     from mmbridge.objectives.base import Objective
@@ -140,13 +141,51 @@ class AssignmentConfig(Config):
             as_released=self.plan == "released",
         )
         counted = self.marginal != "uniform"
-        return WordAssignment(prediction, self.draws if counted else 0, softened=self.marginal == "softened")
+        softened, shared = self.marginal == "softened", self.plan == "transport"
+        return WordAssignment(prediction, self.draws if counted else 0, softened=softened, shared=shared)
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.plan == "released" and self.iterations is None:
             raise ValueError("iterations: plan released runs a number of them; give it, or set plan to transport")
         return self
+
+
+class TokenTransportConfig(Config):
+    """Perceptual tokens carried to the words said of them at the least cost (UNITER's word-region alignment)."""
+
+    kind: Literal["token_transport"] = "token_transport"
+    weight: Weight = 1.0
+    """What the loss is multiplied by before the objectives are added up."""
+    plan: PlanConfig = IpotConfig()
+    """What tokens go where; it has no gradient."""
+    contrast: bool = False
+    """Whether the distance from words said of another medium is taken off, as in UNITER's loss."""
+
+    def build(self, connectors: Connectors, key: str) -> "Objective":
+        from mmbridge.objectives.token_transport import TokensToWords
+
+        return TokensToWords(self.plan.build(), contrast=self.contrast)
+
+
+class DivergenceConfig(Config):
+    """Perceptual tokens and the words said of them, as sets, told apart by Sinkhorn's divergence."""
+
+    kind: Literal["divergence"] = "divergence"
+    weight: Weight = 1.0
+    """What the loss is multiplied by before the objectives are added up."""
+    of: Literal["batch", "pair"] = "batch"
+    """Between all tokens and all words of a batch, so that words as such are what tokens are like; or between those of
+    each medium, so that they are like the words said of it."""
+    epsilon: Positive = 0.05
+    """The entropy's weight in the transport, whose costs are 1 − cos."""
+    tolerance: Positive = 1e-3
+    """Of the transport's marginals."""
+
+    def build(self, connectors: Connectors, key: str) -> "Objective":
+        from mmbridge.objectives.divergence import BatchDivergence, PairDivergence
+
+        return (BatchDivergence if self.of == "batch" else PairDivergence)(self.epsilon, self.tolerance)
 
 
 def _shares(config: ConnectorConfig) -> bool:
@@ -159,6 +198,8 @@ ObjectiveConfig = Annotated[
     | ImageTextContrastConfig
     | ImageTextMatchingConfig
     | ImageGroundedGenerationConfig
-    | AssignmentConfig,
+    | AssignmentConfig
+    | TokenTransportConfig
+    | DivergenceConfig,
     Field(discriminator="kind"),
 ]

@@ -19,6 +19,7 @@ from mmbridge.data.sample import MediumKind
 from mmbridge.encoders.base import Features
 from mmbridge.errors import RecipeError
 from mmbridge.joint import joint
+from mmbridge.ranks import Ranks
 
 if TYPE_CHECKING:
     from mmbridge.objectives.run import BatchRun
@@ -119,9 +120,13 @@ class Pairs:
     @cached_property
     def matching(self) -> Tensor:
         """(S, A), true where a pair is about the same medium."""
-        ranks = self._run.ranks
-        own = torch.stack([torch.full_like(self.medium, ranks.rank), self.medium], dim=1)[: self.count]
-        return (own[:, None] == torch.cat(ranks.rows(own))[None]).all(dim=2)
+        return matching(self.medium[: self.count], self._run.ranks)
+
+
+def matching(media: Tensor, ranks: Ranks) -> Tensor:
+    """Which medium of its process each of S samples shows to (S, A), true where it is the same one."""
+    own = torch.stack([torch.full_like(media, ranks.rank), media], dim=1)
+    return (own[:, None] == torch.cat(ranks.rows(own))[None]).all(dim=2)
 
 
 def places(batch: Batch, kind: MediumKind) -> list[tuple[int, int]]:

@@ -42,9 +42,14 @@ class BatchRun:
         return [sample for sample, numbers in enumerate(self.batch.media) if numbers]
 
     @cached_property
+    def texts(self) -> list[tuple[int, ...]]:
+        """What the assistant says in the samples of ``seen``, in token ids."""
+        return [spoken(self.batch.prompts[each]) for each in self.seen]
+
+    @cached_property
     def said(self) -> TextStates:
-        """What the LLM makes of the texts of ``seen`` alone: of what the assistant says of a medium."""
-        return text_states(self.bridge.llm, [spoken(self.batch.prompts[each]) for each in self.seen] or [()])
+        """What the LLM makes of ``texts`` alone."""
+        return text_states(self.bridge.llm, self.texts or [()])
 
     def pairs(self, connector: str) -> Pairs:
         """The batch's pairs of media and texts, and what this connector makes of them."""

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from itertools import count
 
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 
@@ -26,3 +29,10 @@ class BranchTokenizer:
     def __call__(self, text: str) -> tuple[int, ...]:
         ids: Sequence[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return (self.begin, *ids[: self._length - 2], self.end)
+
+
+def padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """R ≥ 1 texts of token ids as (R, L), padded behind, and (R, L), true where they are real."""
+    lengths = torch.tensor([len(text) for text in texts], device=device)
+    ids = pad_sequence([torch.tensor(text) for text in texts], batch_first=True).to(device)
+    return ids, torch.arange(ids.shape[1], device=device) < lengths[:, None]

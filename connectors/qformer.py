@@ -8,7 +8,7 @@ Wenliang Dai, Junnan Li, Dongxu Li, Anthony Meng Huat Tiong, Junqi Zhao, Weishen
 Hoi, arXiv 2305.06500 (the queries also read the instruction)
 
 Symbols: V views, N tokens of a view, D their width; R rows of a pass, M queries, L text tokens, W width of the
-Q-Former, h heads, d = W / h.
+Q-Former, C of the space it shares with texts, h heads, d = W / h.
 
 A view's keys and values are projected once (``image``) and serve every pass over it, also in other rows (``of``).
 """
@@ -208,6 +208,13 @@ class QFormer(nn.Module):
             None if ids is None else states[:, queries:],
             KeysValues(tuple(own)) if asked else None,
         )
+
+    def told(self, ids: Tensor, text_mask: Tensor) -> Tensor:
+        """Texts (R, L) as directions (R, C) in the shared space of its text branch; ``text_mask`` as in ``read``."""
+        states = self.read("text", ids=ids, text_mask=text_mask).text
+        assert states is not None
+        assert self.heads is not None
+        return self.heads.texts(states[:, 0])
 
     def _mask(self, ids: Tensor, real: Tensor | None, reading: QFormerReading, queries: int) -> Tensor | None:
         """(R, 1, 1 or S, K), over queries, kept or read, and text; ``None`` where all may attend to all."""

@@ -125,12 +125,12 @@ class Conversing(nn.Module, ABC):
             UserError: several beams, and what ``ask`` raises.
         """
         message = Message("user", (*as_media(media), question))
-        with self._answering():
+        with self.at_rest():
             yield from self.llm.stream(self._asked([(message,)]), _options(options, changes))
 
     def _generated(self, conversations: Sequence[Conversation], options: GenerationOptions) -> list[Answer]:
         began = time.perf_counter()
-        with self._answering():
+        with self.at_rest():
             context = self._asked(conversations)
             texts = self.llm.generate(context, options)
         seconds = (time.perf_counter() - began) / len(texts)
@@ -147,7 +147,8 @@ class Conversing(nn.Module, ABC):
         return self.spliced(batch, "left")
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def at_rest(self) -> Iterator[None]:
+        """In evaluation mode while this lasts."""
         training = self.training
         self.eval()
         try:

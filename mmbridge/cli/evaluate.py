@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +21,11 @@ from mmbridge.cli.options import (
     generation,
     require_writable_file,
 )
+from mmbridge.errors import UserError
+
+if TYPE_CHECKING:
+    from mmbridge.evaluation.run import Task as Answered
+    from mmbridge.llm.config import GenerationOptions
 
 
 class Task(StrEnum):
@@ -29,6 +34,14 @@ class Task(StrEnum):
     CAPTION = "caption"
     VQA = "vqa"
     POPE = "pope"
+    RETRIEVAL = "retrieval"
+
+
+class Space(StrEnum):
+    """Where media and texts are compared."""
+
+    BRANCH = "branch"
+    LLM = "llm"
 
 
 def evaluate(
@@ -41,6 +54,10 @@ def evaluate(
     shuffle_media: Annotated[
         bool, typer.Option("--shuffle-media", help="The control that must fail: everyone else's media.")
     ] = False,
+    space: Annotated[
+        Space | None,
+        typer.Option(help="Of retrieval: a Q-Former's text branch, by default where contrast trained it, or the LLM."),
+    ] = None,
     device: Device = None,
     dtype: DtypeOption = None,
     batch_size: BatchSize = 32,
@@ -56,17 +73,26 @@ def evaluate(
     if json is not None:
         require_writable_file(json)
     options = generation(max_new_tokens, beams, temperature, seed)
+    _refuse_unused(task, options, space)
 
     from mmbridge.data.formats import open_source
     from mmbridge.evaluation.controls import ShuffledMedia
-    from mmbridge.evaluation.run import evaluate as run
 
-    source = open_source(data, format.value if format else None, task=task.value)
+    name: Answered | Literal["retrieval"] = task.value
+    source = open_source(data, format.value if format else None, task="caption" if name == "retrieval" else name)
+    read = ShuffledMedia(source) if shuffle_media else source
 
     from mmbridge.bridge import Bridge
 
     loaded = Bridge.from_pretrained(bridge, device=device, dtype=dtype)
-    report = run(loaded, ShuffledMedia(source) if shuffle_media else source, task.value, options, limit, batch_size)
+    if name == "retrieval":
+        from mmbridge.evaluation.retrieval import retrieve
+
+        report = retrieve(loaded, read, space.value if space else None, limit, batch_size)
+    else:
+        from mmbridge.evaluation.run import evaluate as run
+
+        report = run(loaded, read, name, options, limit, batch_size)
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(report.to_json() + "\n", encoding="utf-8")
@@ -75,3 +101,14 @@ def evaluate(
     if report.failed:
         tell(f"{len(report.failed)} of {report.n + len(report.failed)} samples failed")
         raise typer.Exit(1)
+
+
+def _refuse_unused(task: Task, options: "GenerationOptions", space: Space | None) -> None:
+    """Raises:
+    UserError: an option that the task has no use for.
+    """
+    unused = options.model_dump(exclude_defaults=True) if task is Task.RETRIEVAL else {}
+    if task is not Task.RETRIEVAL and space is not None:
+        unused = {"space": space}
+    for name, value in unused.items():
+        raise UserError(f"--{name.replace('_', '-')}", f"expected none with --task {task}, found {value}")

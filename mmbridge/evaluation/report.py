@@ -17,13 +17,17 @@ _OVERALL = "text_vqa"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answered sample: what was said, what is true, and the kind of question where one is known."""
+    """One answered sample: what was said, what is true, and the kind of question where one is known.
+
+    ``more`` is what else its line in ``write_rows`` says.
+    """
 
     id: str
     prediction: str
     truth: Mapping[str, Any]
     kind: str | None = None
     perceptual_tokens: int = 0
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,9 @@ class Report:
     """The outcome of ``evaluate``.
 
     ``metrics`` by name; ``rows`` in the source's order; ``failed`` samples, which are in no score; ``seconds`` spent
-    generating; ``flops`` executed for all rows, with ``flops_note`` on how they were found, or ``None`` and why they
-    are unknown; ``ceilings`` by ``part.probe``: what the frozen parts reach alone.
+    on the samples; ``flops`` executed for all rows, with ``flops_note`` on how they were found, or ``None`` and why
+    they are unknown; ``ceilings`` by ``part.probe``: what the frozen parts reach alone; ``chance`` by metric: what
+    guessing reaches; ``about``: what else there is to know of the scores.
     """
 
     task: str
@@ -51,6 +56,8 @@ class Report:
     flops: int | None
     flops_note: str
     ceilings: Mapping[str, float] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -74,6 +81,8 @@ class Report:
             "seconds": self.seconds,
             "perceptual_tokens": self.perceptual_tokens,
             "ceilings": dict(self.ceilings),
+            "chance": dict(self.chance),
+            "about": dict(self.about),
             "failed": [{"id": failure.id, "error": failure.error} for failure in self.failed],
         }
 
@@ -82,22 +91,26 @@ class Report:
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def write_rows(self, path: Path) -> None:
-        """Every raw answer as JSON lines: id, prediction, truth, kind."""
+        """Every raw answer as JSON lines: id, prediction, truth, kind, and what more is known of it."""
         with path.open("w", encoding="utf-8") as file:
             for row in self.rows:
                 line = {"id": row.id, "prediction": row.prediction, "truth": dict(row.truth), "kind": row.kind}
+                line |= row.more
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def render(self) -> str:
-        """The scores as a table of plain text, beside each the ceilings of the frozen parts, then what failed."""
+        """The scores as a table of plain text, beside each its chance and the ceilings of the frozen parts, then what
+        failed."""
         parts = list(dict.fromkeys(key.split(".")[0] for key in self.ceilings))
         width = max(map(len, self.metrics), default=0) + 2
         limiting = [part for part in parts if any(self._ceiling(part, name) is not None for name in self.metrics)]
         header = f"{self.task}: {self.n} samples, {self.seconds:.1f} s"
         lines = [header + "".join(f"  (≤ {part}: its ceiling)" for part in limiting)]
+        lines += [f"  {name}: {told}" for name, told in self.about.items()]
         for name, score in self.metrics.items():
+            guessed = f"  chance {self.chance[name]:.3f}" if name in self.chance else ""
             limits = (f"  ≤ {part} {limit:.3f}" for part in parts if (limit := self._ceiling(part, name)) is not None)
-            lines.append(f"  {name:<{width}}{score}{''.join(limits)}")
+            lines.append(f"  {name:<{width}}{score}{guessed}{''.join(limits)}")
         lines += [f"  failed: {failure.id}: {failure.error}" for failure in self.failed]
         return "\n".join(lines)
 

@@ -22,6 +22,7 @@ from mmbridge.evaluation.facts import Parser
 from mmbridge.evaluation.flops import executed_flops
 from mmbridge.evaluation.pope import pope_scores, yes_or_no
 from mmbridge.evaluation.progress import Progress
+from mmbridge.evaluation.reading import extent, readable
 from mmbridge.evaluation.report import Failure, Report, Row
 from mmbridge.evaluation.vqa import vqa_scores
 from mmbridge.llm.config import GenerationOptions
@@ -82,9 +83,7 @@ def evaluate(
         DataError: an empty source, or a sample that asks nothing or whose truth does not fit the task. One that
             cannot be read or answered (``MediaError``, ``DataError``) is in the report's ``failed`` instead.
     """
-    total = len(source) if limit is None else min(limit, len(source))
-    if total == 0:
-        raise DataError(source.name, "expected at least one sample, found none")
+    total = extent(source, limit)
     asked: dict[int, Sample] = {}
     failed: dict[int, Failure] = {}
     answered: dict[int, Answer | Failure] = {}
@@ -135,15 +134,9 @@ def _batches(
 ) -> Iterator[list[tuple[int, Sample]]]:
     """Samples with their indices, in batches of similar prompt length; what cannot be read goes to ``failed``."""
     for start in range(0, total, _WINDOW * size):
-        window = []
-        for index in range(start, min(start + _WINDOW * size, total)):
-            try:
-                sample = source[index]
-            except (MediaError, DataError) as error:
-                failed[index] = Failure(f"{source.name}[{index}]", str(error))
-                continue
+        window = list(readable(source, range(start, min(start + _WINDOW * size, total)), failed))
+        for _, sample in window:
             _check_truth(sample, task)
-            window.append((index, sample))
         window.sort(key=lambda pair: _length(pair[1]))
         yield from (window[i : i + size] for i in range(0, len(window), size))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mmbridge.connectors.branch_tokens import padded
 from mmbridge.connectors.connector import Connector
 from mmbridge.connectors.keys_values import KeysValues
 from mmbridge.connectors.qformer import QFormer, QFormerOutput
@@ -48,10 +49,8 @@ class Pairs:
         self.longest = text.length
         device = run.bridge.device
         self.medium = torch.tensor([medium for _, medium in shown] or [0], device=device)
-        self.lengths = torch.tensor([len(each) for each in texts], device=device)
-        rows = [torch.tensor(each) for each in texts]
-        self.ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
-        self.mask = torch.arange(self.ids.shape[1], device=device) < self.lengths[:, None]
+        self.ids, self.mask = padded(texts, device)
+        self.lengths = self.mask.sum(dim=1)
 
     @property
     def heads(self) -> TextHeads:
@@ -95,9 +94,7 @@ class Pairs:
     @cached_property
     def texts(self) -> Tensor:
         """(S, C), each pair's text in the shared space."""
-        states = self.resampler.read("text", ids=self.ids, text_mask=self.mask).text
-        assert states is not None
-        return self.heads.texts(states[:, 0])[: self.count]
+        return self.resampler.told(self.ids, self.mask)[: self.count]
 
     @cached_property
     def _joint(self) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ prove: $(READY)
 	$(BIN)/python benchmarks/killed.py
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/first_bridge.py
+	$(BIN)/python benchmarks/connector_study.py
 
 growth: $(READY)
 	$(BIN)/python benchmarks/loader.py

@@ -1,8 +1,9 @@
 """A Q-Former's forward and backward pass, beside transformers': ``python benchmarks/qformer.py``.
 
 The same weights, features and gradient at the output, of queries alone, in float32; outputs and gradients must be the
-same before anything is timed. With dropout, as in training, each draws its own. Writes ``results/qformer.json``:
-seconds and ratios, and the FLOPs each executes as torch counts them.
+same before anything is timed. With dropout, as in training, each draws its own. Then the whole step of contrast,
+matching and grounded generation beside the same losses with passes of their own (``qformer_step.py``); ``--row`` runs
+one of both. Writes ``results/qformer.json``: seconds and ratios, and the FLOPs each executes as torch counts them.
 """
 
 import argparse
@@ -13,11 +14,12 @@ from typing import Any
 
 import torch
 from paired import lines, paired
+from qformer_step import Step, stepped
 from record import Record
 from torch import Tensor
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-from mmbridge.connectors.config import QFormerConfig
+from mmbridge.connectors.config import QFormerConfig, TextBranchConfig
 from mmbridge.connectors.qformer import QFormer
 from mmbridge.encoders.base import EncoderFacts, Features, Grid
 from mmbridge.evaluation.flops import executed_flops
@@ -29,21 +31,30 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a Q-Former and of its input: ``views`` of ``grid``² tokens and a CLS token, ``features`` wide."""
+    """Sizes of a Q-Former and of its input: ``views`` of ``grid``² tokens and a CLS token, ``features`` wide; and
+    how many ``words`` its text branch has."""
 
     qformer: QFormerConfig
     features: int
     grid: int
     views: int
+    words: int
 
 
 SHAPES = {
-    "blip-2": Shape(QFormerConfig(normalise_features=False), 1408, 16, 4),
+    "blip-2": Shape(QFormerConfig(normalise_features=False), 1408, 16, 4, 30523),
     "tiny": Shape(
-        QFormerConfig(queries=4, width=32, layers=2, heads=4, feed_forward=48, normalise_features=False), 24, 2, 2
+        QFormerConfig(queries=4, width=32, layers=2, heads=4, feed_forward=48, normalise_features=False), 24, 2, 2, 60
     ),
 }
 """``blip-2`` reads the 257 tokens of EVA ViT-g at 224 pixels; ``tiny`` is for tests."""
+
+
+def step(shape: Shape) -> Step:
+    """Of the shape's Q-Former with a text branch, without dropout."""
+    words = TextBranchConfig(vocabulary=shape.words, shared=min(256, shape.qformer.width))
+    config = shape.qformer.model_copy(update={"text": words, "dropout": 0.0})
+    return Step(config, shape.features, shape.grid, shape.views)
 
 
 def theirs(shape: Shape) -> Any:
@@ -142,14 +153,18 @@ def _difference(own: QFormer, other: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="blip-2")
+    parser.add_argument("--row", choices=("both", "plain", "step"), default="both")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    record = Record("qformer")
-    record.keep(given.shape, measured(SHAPES[given.shape], given.rounds))
-    found = record.figures[given.shape]
-    print("\n".join([*lines(found["times"]), "with dropout", *lines(found["times with dropout"])]))
+    record, shape = Record("qformer"), SHAPES[given.shape]
+    if given.row != "step":
+        record.keep(given.shape, found := measured(shape, given.rounds))
+        print("\n".join([*lines(found["times"]), "with dropout", *lines(found["times with dropout"])]))
+    if given.row != "plain":
+        record.keep(f"{given.shape}, contrast, matching and generation", found := stepped(step(shape), given.rounds))
+        print("\n".join(["contrast, matching and generation", *lines(found["times"])]))
 
 
 if __name__ == "__main__":

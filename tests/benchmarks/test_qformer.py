@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import qformer
+import qformer_step
 import record
 import torch
 from paired import AGAIN
@@ -15,13 +16,28 @@ def test_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     threads = str(torch.get_num_threads())
     monkeypatch.setattr("sys.argv", ["qformer.py", "--shape", "tiny", "--rounds", "1", "--threads", threads])
     qformer.main()
-    found = json.loads((tmp_path / "qformer.json").read_text())["figures"]["tiny"]
+    figures = json.loads((tmp_path / "qformer.json").read_text())["figures"]
+    found, whole = figures["tiny"], figures["tiny, contrast, matching and generation"]
     assert max(found["apart"].values()) <= 1e-5
     executed = found["executed FLOPs"]
     assert executed["mmbridge"] == executed["transformers"] > 0
     for times in (found["times"], found["times with dropout"]):
         assert set(times) == {"transformers", "mmbridge", "transformers" + AGAIN}
     assert "with dropout" in capsys.readouterr().out
+    names = ("separate passes", "queries shared", "mmbridge")
+    assert set(whole["times"]) == {*names, "separate passes" + AGAIN}
+    assert max(figure for each in whole["apart"].values() for figure in each.values()) <= 1e-5
+    first, second, last = (whole["executed FLOPs"][name] for name in names)
+    assert first > second > last > 0
+
+
+def test_a_step_with_other_losses_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that weighs a thousandth more stops the benchmark."""
+    made = qformer.step(qformer.SHAPES["tiny"])
+    contrast = made._contrast
+    monkeypatch.setattr(made, "_contrast", lambda read: contrast(read) * 1.001)
+    with pytest.raises(AssertionError, match="expected equal losses and gradients"):
+        qformer_step.stepped(made, 1)
 
 
 def test_other_work_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,8 @@ class TransportFlops:
         if "transport" in self._parts:
             total += carried
         if "contrasted transport" in self._parts:
-            others = len(held.media) > 1 or self._ranks.total([len(held.pairs)])[0] > len(held.pairs)
-            total += carried * (1 + others)
+            elsewhere = self._ranks.total([len(held.pairs)])[0] > len(held.pairs)
+            total += carried * (1 + (elsewhere or held.first > 1))
         if "paired divergence" in self._parts:
             alone = sum(tokens**2 * (1 + learns) + words**2 for tokens, words in held.pairs)
             total += carried + alone
@@ -82,10 +82,11 @@ class TransportFlops:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What is held against what in a batch: ``pairs`` of tokens and words, of the samples that show a medium; tokens of
-    all ``media``; and what is ``said`` of them."""
+    """What is held against what in a batch: ``pairs`` of tokens and words, of the samples that show a medium; how many
+    media are the ``first`` of one; tokens of all ``media``; and what is ``said`` of them."""
 
     pairs: list[tuple[int, int]]
+    first: int
     media: list[int]
     said: list[int]
 
@@ -99,4 +100,6 @@ class _Held:
             for prompt, numbers, of in shown
             for placeholder, number, tokens in zip(prompt.placeholders, numbers, of, strict=True)
         }
-        return cls(pairs, [*media.values()], [token for prompt, *_ in shown for token in spoken(prompt)])
+        first = {(prompt.placeholders[0].medium, numbers[0]) for prompt, numbers, _ in shown}
+        said = [token for prompt, *_ in shown for token in spoken(prompt)]
+        return cls(pairs, len(first), [*media.values()], said)

@@ -107,6 +107,10 @@ def test_one_medium_has_no_others(tmp_path: Path) -> None:
     objectives, plain = towards(bridge), towards(bridge_of(tmp_path / "parts", CARRIED))
     batch = bridge.collate()(samples((0, 0)))
     assert held(objectives, batch)[0] == held(plain, batch)[0]
+    (one,) = [each for each in also_two() if each.id == "two 0"]
+    batch = bridge.collate()([one])
+    assert len(batch.media[0]) == 2
+    assert held(objectives, batch)[0] == held(plain, batch)[0]
 
 
 @pytest.mark.usefixtures("fixed")

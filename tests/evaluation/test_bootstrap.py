@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmbridge.evaluation.bootstrap import Estimate, estimate, mean, ratio
+from mmbridge.evaluation.bootstrap import Estimate, estimate, mean, median, ratio
 
 
 def test_interval_of_a_mean_is_scipys() -> None:
@@ -47,8 +47,33 @@ def test_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
 def test_resampling_in_blocks_is_resampling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random(100).tolist()
     whole = mean(values)
+    middle = median(values)
     monkeypatch.setattr("mmbridge.evaluation.bootstrap._AT_ONCE", 1)
     assert mean(values) == whole
+    assert median(values) == middle
+
+
+@pytest.mark.parametrize("count", [101, 150])
+def test_interval_of_a_median_is_scipys(count: int) -> None:
+    values = np.random.default_rng(0).exponential(size=count)
+    ours = median(values, resamples=20_000)
+    theirs = stats.bootstrap((values,), np.median, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert ours.value == np.median(values)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=2e-2)
+
+
+def test_owners_are_drawn_with_all_their_items() -> None:
+    """As scipy does it for owners whose statistics are the sums over their items; and a median by loop."""
+    random = np.random.default_rng(0)
+    owners = random.choice([3, 5, 8, 13, 21, 34, 55, 89], size=60)
+    values = random.integers(20, size=60) + owners
+    names = np.unique(owners)
+    sums = np.array([[values[owners == each].sum(), (owners == each).sum()] for each in names])
+    assert mean(values, owners) == estimate(sums, ratio(0, 1))
+    drawn = np.random.default_rng(0).integers(len(names), size=(500, len(names)))
+    medians = [np.median(np.concatenate([values[owners == names[each]] for each in row])) for row in drawn]
+    found = median(values, owners, resamples=500)
+    assert found == Estimate(np.median(values), *np.percentile(medians, [2.5, 97.5]))
 
 
 def test_nothing_by_nothing_is_zero() -> None:

@@ -7,10 +7,10 @@ that differs in that word alone. SIMAT's protocol, on pictures whose truth is kn
 Embedding Arithmetic of Multimodal Queries for Image Retrieval
 Guillaume Couairon, Matthijs Douze, Matthieu Cord, Holger Schwenk, arXiv 2112.03162
 
-The vector of a word is the mean over the captions of all objects that have it, so that the step from one word to another
-is the mean difference of captions that differ in that word alone; nothing in it is about the scene at hand. Queries are
-drawn and rendered anew: none is in the pool, though an object like it is. Beside the score stand what guessing reaches,
-the scene without arithmetic, and the second word without the scene.
+The vector of a word is the mean over the captions of all objects that have it, so that the step from one word to
+another is the mean difference of captions that differ in that word alone; nothing in it is about the scene at hand.
+Queries are drawn and rendered anew: none is in the pool, though an object like it is. Beside the score stand what
+guessing reaches, the scene without arithmetic, and the second word without the scene.
 
 Prints the scores and a few examples; draws the examples with --picture FILE.
 """
@@ -44,10 +44,9 @@ from mmbridge.spaces import Space, shown, space_of
 WORDS: Mapping[str, Sequence[str]] = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES}
 """What an object is told by, and every word for it."""
 
-THINGS = tuple(
-    Object(shape, colour, size, texture, PLACES.index("centre"))
-    for shape, colour, size, texture in product(SHAPES, COLOURS, SIZES, TEXTURES)
-)
+NUMBERS = {each: number for number, each in enumerate(product(SHAPES, COLOURS, SIZES, TEXTURES))}
+THINGS = tuple(Object(shape, colour, size, texture, PLACES.index("centre")) for shape, colour, size, texture in NUMBERS)
+"""Every object there is, and its number by its words."""
 BACKGROUND = "black"
 BATCH = 64
 
@@ -64,7 +63,8 @@ class Query:
 
     @property
     def end(self) -> int:
-        return THINGS.index(replace(THINGS[self.start], **{self.of: self.new}))
+        shape, colour, size, texture = (self.new if of == self.of else getattr(THINGS[self.start], of) for of in WORDS)
+        return NUMBERS[shape, colour, size, texture]
 
 
 def drawn(count: int, seed: int) -> list[Query]:
@@ -191,13 +191,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bridge", metavar="BRIDGE", help="a bridge or run folder, a hub id")
     parser.add_argument("--space", choices=["branch", "llm"], help="as for mmbridge eval --task retrieval")
-    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--queries", type=int, default=1000, help="how many scenes and words are drawn")
     parser.add_argument("--scale", type=float, default=1.0, help="of the step from word to word (SIMAT's lambda)")
-    parser.add_argument("--examples", type=int, default=6)
+    parser.add_argument("--examples", type=int, default=6, help="how many of them are shown")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the examples there, as PNG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device")
+    parser.add_argument("--seed", type=int, default=0, help="of the queries and of how scenes are rendered")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; an accelerator where there is one by default")
     given = parser.parse_args()
     if given.queries < 1:
         parser.error(f"--queries: expected at least 1, found {given.queries}")

@@ -15,8 +15,9 @@ def sums(offset: Tensor) -> Tensor:
     """A colour's axis, a shape's axis and what all have in common, for every pair: (35, 13)."""
     axes = torch.eye(COLOURS + SHAPES + 1)
     pairs = product(range(COLOURS), range(SHAPES))
-    made = torch.stack([axes[colour] + axes[COLOURS + shape] for colour, shape in pairs]) + offset
-    return made / made.norm(dim=1, keepdim=True)
+    made: Tensor = torch.stack([axes[colour] + axes[COLOURS + shape] for colour, shape in pairs]) + offset
+    length: Tensor = made.norm(dim=1, keepdim=True)
+    return made / length
 
 
 def test_a_word_is_exchanged_whatever_lies_between_media_and_texts() -> None:

@@ -81,8 +81,8 @@ def test_scores_are_those_of_a_loop_over_single_media_and_texts(name: Any, bridg
     right = np.array([[text in said for text in texts] for said in own])
     for way, scores, true in (("image_to_text", near, right), ("text_to_image", near.T, right.T)):
         ranks = []
-        for row, good in zip(scores, true, strict=True):
-            ranks.append(1 + int((row[~good] >= row[good].max()).sum()))
+        for each, good in zip(scores, true, strict=True):
+            ranks.append(1 + int((each[~good] >= each[good].max()).sum()))
         for k in (1, 5, 10):
             assert report.metrics[f"recall@{k}/{way}"].value == pytest.approx(np.mean(np.array(ranks) <= k))
         assert report.metrics[f"median_rank/{way}"].value == np.median(ranks)

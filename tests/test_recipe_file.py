@@ -167,6 +167,16 @@ UNFIT = {
     "found 'skip'",
     "stages.0.data.on_bad_sample={skip_upto: 0.1}": "stages.0.data.on_bad_sample.skip_upto: unknown key; "
     "did you mean 'skip_up_to'? (and 1 more)",
+    "stages.0.objectives=[{kind: token_transport, plan: {kind: sinkhron}}]": "stages.0.objectives.0.plan.kind: "
+    "expected one of ipot, sinkhorn, unbalanced, found 'sinkhron'; did you mean 'sinkhorn'?",
+    "stages.0.objectives=[{kind: token_transport, plan: {kind: ipot, epsilon: 1}}]": "stages.0.objectives.0.plan."
+    "epsilon: unknown key",
+    "stages.0.objectives=[{kind: token_transport, plan: {kind: unbalanced, tokens: null}}]": "stages.0.objectives.0."
+    "plan.tokens: expected a number where words has none; set kind to sinkhorn to carry all",
+    "stages.0.objectives=[{kind: divergence, of: all}]": "stages.0.objectives.0.of: expected one of batch, pair, "
+    "found 'all'",
+    "stages.0.objectives=[{kind: divergence, epsilon: 0}]": "stages.0.objectives.0.epsilon: expected a number above 0, "
+    "found 0",
     "stages.0={}": "stages.0.name: missing; expected text (and 6 more)",
     "stages.1.name=align": "stages.1.name: expected a name of its own, found 'align' twice",
     "stages.1.name=a b": "stages.1.name: expected text that matches ^[A-Za-z][A-Za-z0-9_-]*$, found 'a b'",

@@ -40,9 +40,16 @@ def parts_of(folder: Path, family: str = "llama", **llm: Any) -> Path:
     return folder
 
 
-def bridge_of(parts: Path, *objectives: dict[str, Any], train: Sequence[str] = ("connectors.*",), **llm: Any) -> Bridge:
+def bridge_of(
+    parts: Path,
+    *objectives: dict[str, Any],
+    train: Sequence[str] = ("connectors.*",),
+    image: dict[str, Any] | None = None,
+    **llm: Any,
+) -> Bridge:
     stage = tiny_stage(objectives=[*objectives], train=[*train])
-    bridge = Bridge(tiny_recipe(parts, stage, llm={"path": str(parts / "llm")} | llm))
+    encoder = {"kind": "transformers", "path": str(parts / "clip")} | (image or {})
+    bridge = Bridge(tiny_recipe(parts, stage, llm={"path": str(parts / "llm")} | llm, encoders={"image": encoder}))
     unfreeze(bridge, bridge.recipe.stages[0], "stages.align", parts=["connectors.", "llm."])
     return bridge.train()
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mmbridge.data.batch import Batch
-from mmbridge.data.sample import Sample
+from mmbridge.data.sample import Medium, Sample, conversation
 from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import StepFlops
 from mmbridge.ranks import together
@@ -119,6 +120,30 @@ def test_several_media_and_other_objectives(name: str, tmp_path: Path) -> None:
     """The second medium of a sample stands among all of a batch, and nowhere else."""
     bridge = bridge_of(parts_of(tmp_path / "parts"), KINDS[name], {"kind": "next_token"})
     held(towards(bridge), bridge.collate()(also_two()))
+
+
+@pytest.mark.usefixtures("fixed")
+@pytest.mark.parametrize("name", KINDS)
+def test_media_of_unequal_length(name: str, tmp_path: Path) -> None:
+    """Cut into two tiles or four: what is padded of tokens is executed, and not needed."""
+    tiles = {"aspect": "tiles", "pinpoints": [[32, 64], [64, 64]]}
+    bridge = bridge_of(parts_of(tmp_path / "parts"), KINDS[name], image=tiles)
+    shown = [Medium("image", Image.new("RGB", size, "red"), name) for name, size in (("a", (64, 32)), ("b", (64, 64)))]
+    batch = bridge.collate()(
+        [Sample(each.name, conversation(("user", (each, "?")), ("assistant", ("it is red",)))) for each in shown]
+    )
+    (first,), (second,) = bridge.perceptual_tokens(batch)
+    assert first < second
+    needed, executed = held(towards(bridge), batch)
+    lengths, size = lengths_of(batch), 2 * WIDTH
+    padding = {
+        "carried": 2 * (second - first) * lengths[0],
+        "contrast": 4 * (second - first) * lengths[0],
+        "gap": (first + second) ** 2,
+        "pairs": 2 * (second - first) * lengths[0] + 4 * second**2 - 2 * first**2,  # 3 of the longer, 2 of each
+    }
+    assert len({*lengths}) == 1
+    assert executed - needed == size * padding[name]
 
 
 @pytest.mark.parametrize("name", ["gap", "pairs"])

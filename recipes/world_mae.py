@@ -3,7 +3,8 @@
 Masked autoencoding (MAE, He et al. 2022, arXiv 2111.06377) with transformers' ``ViTMAEForPreTraining``: no text, no
 labels. Differs from the paper: plain pixels rather than per-patch normalised ones are predicted (colour is what
 scenes are about), and half of the patches are masked, since an object here covers only a handful of them.
-Only the encoder is saved, in transformers' ``ViTMAEModel`` format.
+The whole ``ViTMAEForPreTraining`` is saved, in transformers' format: an encoder of kind ``transformers`` reads its
+encoder, and the objective ``reconstruction`` its decoder too.
 """
 
 import argparse
@@ -48,6 +49,8 @@ def main() -> None:
         decoder_intermediate_size=512, mask_ratio=0.5, norm_pix_loss=False,
     )  # fmt: skip
     model = ViTMAEForPreTraining(config)
+    # transformers leaves the decoder's positions at zero, so that it would predict every hidden patch alike
+    model.decoder.initialize_weights((SIDE // PATCH) ** 2)
     model.to(device)  # type: ignore[arg-type]
 
     def loss_of(batch: Tensor) -> dict[str, Tensor]:
@@ -56,11 +59,11 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
 
     def save() -> None:
-        save_bfloat16(model.vit.state_dict(), given.out / "model.safetensors")
+        save_bfloat16(model.state_dict(), given.out / "model.safetensors")
 
     stream = batches(given.scenes, given.batch, device, given.workers)
     optimise(model, stream, loss_of, minutes=given.minutes, lr=given.lr, save=save)
-    config.architectures = ["ViTMAEModel"]
+    config.architectures = ["ViTMAEForPreTraining"]
     config.dtype = "bfloat16"
     config.save_pretrained(given.out)
     ViTImageProcessor(

@@ -20,12 +20,17 @@ class PerceptualTokens:
 
 
 class Resampler(Protocol):
-    """N×D_enc → M×D_c, with masks and grids kept true."""
+    """N×D_enc → M×D_c, with masks and grids kept true.
 
-    def __call__(self, features: Features) -> Features: ...
+    Several encoders are joined on the width before, unless its config says that they come ``apart``: then it is called
+    with the features of each, in order.
+    """
+
+    def __call__(self, *features: Features) -> Features: ...
 
     def facts(self, facts: EncoderFacts) -> EncoderFacts:
-        """What comes out of it for an encoder of these facts (width D_c, grid, prefix)."""
+        """What comes out of it for an encoder of these facts, the first where they come apart (width D_c, grid,
+        prefix)."""
         ...
 
     def grid(self, grid: Grid) -> Grid:

@@ -1,7 +1,7 @@
 """The connectors there are: a resampler and a projector of these unions. They are the list."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,39 +17,45 @@ Count = Annotated[int, Field(ge=1)]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
 
-class IdentityConfig(Config):
+class _JoinedConfig(Config):
+    """A resampler that reads several encoders joined on the width."""
+
+    apart: ClassVar[bool] = False
+
+
+class IdentityConfig(_JoinedConfig):
     """Every token of the encoder becomes a perceptual token."""
 
     kind: Literal["identity"] = "identity"
 
-    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+    def build(self, facts: "EncoderFacts", *, key: str) -> "Resampler":
         from mmbridge.connectors.identity import Identity
 
         return Identity()
 
 
-class AveragePoolConfig(Config):
+class AveragePoolConfig(_JoinedConfig):
     """Means over squares of the grid."""
 
     kind: Literal["average_pool"] = "average_pool"
     factor: Count
     """The square's side in tokens: ``factor``² of them become one."""
 
-    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+    def build(self, facts: "EncoderFacts", *, key: str) -> "Resampler":
         from mmbridge.connectors.pool import AveragePool
         from mmbridge.connectors.windows import divided
 
         return AveragePool(divided(facts, (1, self.factor, self.factor), f"{key}.factor"))
 
 
-class ConcatConfig(Config):
+class ConcatConfig(_JoinedConfig):
     """Neighbouring tokens joined on the width, along a grid's rows (along time where the grid has no rows)."""
 
     kind: Literal["concat"] = "concat"
     count: Count
     """How many become one."""
 
-    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+    def build(self, facts: "EncoderFacts", *, key: str) -> "Resampler":
         from mmbridge.connectors.concat import Concat
         from mmbridge.connectors.windows import divided
 
@@ -58,14 +64,14 @@ class ConcatConfig(Config):
         return Concat(divided(facts, window, f"{key}.count"))
 
 
-class PixelShuffleConfig(Config):
+class PixelShuffleConfig(_JoinedConfig):
     """Squares of the grid joined on the width."""
 
     kind: Literal["pixel_shuffle"] = "pixel_shuffle"
     factor: Count
     """The square's side in tokens: ``factor``² of them become one."""
 
-    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+    def build(self, facts: "EncoderFacts", *, key: str) -> "Resampler":
         from mmbridge.connectors.concat import PixelShuffle
         from mmbridge.connectors.windows import divided
 
@@ -97,7 +103,7 @@ class TextBranchConfig(Config):
         return self
 
 
-class QFormerConfig(Config):
+class QFormerConfig(_JoinedConfig):
     """Learned queries in a BERT read features in every second block (BLIP-2's Q-Former)."""
 
     kind: Literal["qformer"] = "qformer"
@@ -121,7 +127,7 @@ class QFormerConfig(Config):
     revision: str | None = None
     """Branch, tag or commit of ``init`` on the hub."""
 
-    def build(self, facts: "EncoderFacts", key: str) -> "Resampler":
+    def build(self, facts: "EncoderFacts", *, key: str) -> "Resampler":
         from mmbridge.connectors.qformer import QFormer
 
         return QFormer(self, facts, key)
@@ -200,7 +206,8 @@ class ConnectorConfig(Config):
     medium: MediumKind = "image"
     """The medium whose placeholders this connector fills."""
     encoders: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of encoders; the features of several, whose grids must agree, are joined on the width in this order."""
+    """Names of encoders; the features of several, whose grids must agree, are joined on the width in this order, but
+    for resamplers that read them apart."""
     resampler: ResamplerConfig = IdentityConfig()
     projector: ProjectorConfig
     position: Literal["none", "learned"] = "none"

@@ -9,29 +9,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmbridge.connectors.base import PerceptualTokens, Words
+from mmbridge.connectors.base import PerceptualTokens, Resampler, Words
 from mmbridge.connectors.config import ConnectorConfig
+from mmbridge.connectors.joining import apart, joined, joined_facts
 from mmbridge.connectors.tiles import pack, packed_length
 from mmbridge.encoders.base import EncoderFacts, Features, Tiling
 from mmbridge.errors import RecipeError
 
 
 class Connector(nn.Module):
-    """Joins encoders, resamples, projects, adds positions, arranges tiles and ends each medium.
+    """Hands encoders' features to a resampler, projects, adds positions, arranges tiles and ends each medium.
 
     Parameters are named ``resampler.*``, ``projector.*``, ``position`` (tokens of a view, D_llm), ``newline`` (D_llm)
     and ``end_token`` (D_llm), those the config asks for. They start as torch starts them; positions start at zero,
-    newline and end token from a normal distribution of variance 1/D_llm, as LLaVA-NeXT's newline does. ``source`` is
-    what the encoders give together, ``facts`` what the resampler makes of it.
+    newline and end token from a normal distribution of variance 1/D_llm, as LLaVA-NeXT's newline does. ``sources`` are
+    what the resampler reads, which is one joined of all encoders or each by itself, ``facts`` what it makes of them.
     """
 
     def __init__(self, config: ConnectorConfig, facts: Sequence[EncoderFacts], words: Words, key: str) -> None:
         super().__init__()
         width = words.width
         self.key = key
-        self.source = _joined_facts(facts, config.encoders, key)
-        self.resampler = config.resampler.build(self.source, f"{key}.resampler")
-        self.facts = self.resampler.facts(self.source)
+        self._apart = config.resampler.apart
+        self.sources = tuple(facts) if self._apart else (joined_facts(facts, config.encoders, key),)
+        self.resampler: Resampler = config.resampler.build(*self.sources, key=f"{key}.resampler")
+        self.facts = self.resampler.facts(self.sources[0])
         self.projector = config.projector.build(self.facts.width, words)
         zeros = torch.zeros(self.facts.tokens, width)
         self.position = nn.Parameter(zeros) if config.position == "learned" else None
@@ -47,7 +49,7 @@ class Connector(nn.Module):
         Raises:
             RecipeError: the encoders cut the media differently, or a resampler that needs full grids met a ragged one.
         """
-        sampled: Features = self.resampler(self.joined(features))
+        sampled: Features = self.resampler(*self.handed(features))
         values: Tensor = self.projector(sampled.values.to(next(self.parameters()).dtype))
         if self.position is not None:
             values = values + self._positions(sampled)
@@ -67,23 +69,13 @@ class Connector(nn.Module):
         self._refuse_prefix()
         return packed_length(self.facts.grid, tiling, self.newline is not None) + (self.end_token is not None)
 
-    def joined(self, features: Sequence[Features]) -> Features:
-        """Those of several encoders over the same media as one, joined on the width.
+    def handed(self, features: Sequence[Features]) -> tuple[Features, ...]:
+        """What the resampler reads of several encoders over the same media: ``sources`` says what each is.
 
         Raises:
             RecipeError: the encoders cut the media differently.
         """
-        first, *others = features
-        if not others:
-            return first
-        mask = first.mask
-        for other in others:
-            if (other.grids, other.tilings) != (first.grids, first.tilings):
-                problem = "expected encoders that cut a medium into the same views and grids, found different ones"
-                raise RecipeError(f"{self.key}.encoders", problem, "give them the same aspect and pinpoints")
-            mask = mask & other.mask
-        values = torch.cat([one.values for one in features], dim=-1)
-        return Features(values, mask, first.grids, first.tilings, first.prefix)
+        return apart(features, self.key) if self._apart else (joined(features, self.key),)
 
     def _positions(self, features: Features) -> Tensor:
         """(1 or V, M, D_llm): each token's row of the table, found by its place in the grid."""
@@ -125,18 +117,6 @@ class Connector(nn.Module):
         if self.facts.prefix:
             problem = f"expected tiles of the grid's tokens alone, found {self.facts.prefix} in front of them"
             raise RecipeError(f"{self.key}.encoders", problem, "set the encoder's tokens to patches")
-
-
-def _joined_facts(facts: Sequence[EncoderFacts], names: Sequence[str], key: str) -> EncoderFacts:
-    assert len(facts) == len(names)
-    first = facts[0]
-    for name, other in zip(names, facts, strict=True):
-        if (other.grid, other.prefix) != (first.grid, first.prefix):
-            shapes = [f"{one.grid}" + (f" and {one.prefix} in front" if one.prefix else "") for one in (first, other)]
-            problem = f"expected encoders of one grid, found {shapes[0]} ({names[0]}) and {shapes[1]} ({name})"
-            fix = "" if other.prefix == first.prefix else "set tokens to patches for each"
-            raise RecipeError(f"{key}.encoders", problem, fix)
-    return EncoderFacts(sum(one.width for one in facts), first.grid, first.prefix)
 
 
 def _token(width: int) -> nn.Parameter:

@@ -37,7 +37,7 @@ class ConnectorFlops:
         view, token = Products(), Products()
         sampled = Value(trains(connector.resampler))
         if isinstance(connector.resampler, QFormer):
-            resampler = QFormerProducts(connector.resampler, connector.source.tokens, view)
+            resampler = QFormerProducts(connector.resampler, connector.sources[0].tokens, view)
             sampled = resampler.read(Places.alone(connector.resampler.config.queries), resampler.image(1)).states
         ends = trains(connector.projector, connector.position, connector.newline, connector.end_token)
         self.learns = sampled.learns or ends

@@ -67,7 +67,7 @@ class _PairProducts:
         assert connector.resampler.heads is not None
         self.products, self._sizes, self._resampler = Products(), sizes, connector.resampler
         self._heads: TextHeads = connector.resampler.heads
-        self._passes = QFormerProducts(connector.resampler, connector.source.tokens, self.products)
+        self._passes = QFormerProducts(connector.resampler, connector.sources[0].tokens, self.products)
         self._config = connector.resampler.config
 
     def read(self, reads: Collection[Part]) -> tuple[list[Value], list[Value]]:

@@ -68,12 +68,13 @@ class Pairs:
         bridge = self._run.bridge
         if self.real:
             names = bridge.recipe.connectors[self._name].encoders
-            found = self._connector.joined([self._run.features[each] for each in names])
+            (found,) = self._connector.handed([self._run.features[each] for each in names])
             if any(tiling is not None for tiling in found.tilings):
                 problem = "expected one view a medium beside a text, found tiles"
                 raise RecipeError(f"connectors.{self._name}.encoders", problem, "set aspect to something else")
             return found
-        return self._connector.joined(bridge.blanks(self._name))
+        (nothing,) = self._connector.handed(bridge.blanks(self._name))
+        return nothing
 
     @cached_property
     def image(self) -> KeysValues:

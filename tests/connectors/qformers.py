@@ -43,7 +43,7 @@ _BERT: dict[str, Any] = {
 def qformer(width: int = FEATURES, **changes: Any) -> QFormer:
     """For features of 4×4 tokens; without dropout unless ``changes`` say so. Drawn wider than by default."""
     config = QFormerConfig.model_validate(SMALL | {"dropout": 0.0} | changes)
-    made = config.build(EncoderFacts(width, Grid(1, 4, 4)), KEY)
+    made = config.build(EncoderFacts(width, Grid(1, 4, 4)), key=KEY)
     assert isinstance(made, QFormer)
     shake(made)
     made.initialise()

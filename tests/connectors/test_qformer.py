@@ -373,7 +373,7 @@ def count(width: int | None = None, features: int = 1408, **changes: Any) -> int
     facts = EncoderFacts(features, Grid(1, 16, 16), prefix=1)
     with torch.device("meta"):
         if width is None:
-            model: Any = QFormerConfig.model_validate(changes).build(facts, KEY)
+            model: Any = QFormerConfig.model_validate(changes).build(facts, key=KEY)
         else:
             config = {"encoders": ["g"], "resampler": {"kind": "qformer"} | changes, "projector": {"kind": "linear"}}
             model = ConnectorConfig.model_validate(config).build([facts], Words(width))
@@ -429,5 +429,5 @@ def test_names_are_readable() -> None:
 
 def qformer_as_drawn() -> dict[str, Tensor]:
     config = QFormerConfig.model_validate({"layers": 1, "width": WIDTH * 2, "heads": 2})
-    model: Any = config.build(EncoderFacts(FEATURES, Grid(1, 4, 4)), KEY)
+    model: Any = config.build(EncoderFacts(FEATURES, Grid(1, 4, 4)), key=KEY)
     return dict(model.state_dict())

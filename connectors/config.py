@@ -141,6 +141,29 @@ class QFormerConfig(_JoinedConfig):
         return self
 
 
+class XFormerConfig(Config):
+    """A Q-Former on the first encoder's features, whose queries and a masked autoencoder's features, the second's, read
+    each other (X-Former)."""
+
+    kind: Literal["xformer"] = "xformer"
+    apart: ClassVar[bool] = True
+    qformer: QFormerConfig = QFormerConfig()
+    """What reads the first encoder, with or without a text branch."""
+    heads: Count = 16
+    """Of the two cross-attentions between queries and the second encoder's features, whose widths they divide."""
+
+    def build(self, first: "EncoderFacts", second: "EncoderFacts", *, key: str) -> "Resampler":
+        from mmbridge.connectors.xformer import XFormer
+
+        return XFormer(self, first, second, key)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.qformer.width % self.heads:
+            raise ValueError(f"heads: expected a divisor of qformer.width {self.qformer.width}, found {self.heads}")
+        return self
+
+
 class LinearConfig(Config):
     """One linear map."""
 
@@ -180,9 +203,16 @@ class MLPConfig(Config):
 
 
 ResamplerConfig = Annotated[
-    IdentityConfig | AveragePoolConfig | ConcatConfig | PixelShuffleConfig | QFormerConfig,
+    IdentityConfig | AveragePoolConfig | ConcatConfig | PixelShuffleConfig | QFormerConfig | XFormerConfig,
     Field(discriminator="kind"),
 ]
+
+
+def qformer_of(config: ResamplerConfig) -> QFormerConfig | None:
+    """The Q-Former that a resampler is or has inside."""
+    return (
+        config.qformer if isinstance(config, XFormerConfig) else config if isinstance(config, QFormerConfig) else None
+    )
 
 
 class VocabularyConfig(Config):
@@ -231,3 +261,9 @@ class ConnectorConfig(Config):
         from mmbridge.connectors.connector import Connector
 
         return Connector(self, facts, words, key)
+
+    @model_validator(mode="after")
+    def _has_its_encoders(self) -> Self:
+        if isinstance(self.resampler, XFormerConfig) and len(self.encoders) != 2:
+            raise ValueError(f"encoders: expected two for resampler xformer, found {len(self.encoders)}")
+        return self

@@ -36,7 +36,7 @@ QFormerReading = Literal["queries", "text", "both", "causal"]
 through the queries.
 """
 
-_SPREAD = 0.02
+SPREAD = 0.02
 """BERT's standard deviation of what is drawn: every matrix, embeddings and queries."""
 
 
@@ -105,7 +105,7 @@ class QFormer(nn.Module):
         self.heads = None if text is None or shared is None else TextHeads(config.width, shared, text.vocabulary)
         for each in self.parameters():
             if each.ndim == 2:
-                nn.init.normal_(each, std=_SPREAD)
+                nn.init.normal_(each, std=SPREAD)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)

@@ -152,13 +152,14 @@ class VisionEncoder(nn.Module, ABC):
             return tokens
         return tokens[:, :1] if self.tokens == "cls" else tokens[:, self._prefix :]
 
+    def pixels(self, inputs: Tensor) -> Tensor:
+        """(V, C, H, W) on the model's device, normalised if they are uint8, in float32."""
+        inputs = inputs.to(next(self.model.parameters()).device)
+        return (self.prepare.pixels.normalise(inputs) if inputs.dtype == torch.uint8 else inputs).float()
+
     def _placed(self, inputs: Tensor) -> Tensor:
-        """As the model takes them: on its device, normalised if they are uint8, in its dtype."""
-        parameter = next(self.model.parameters())
-        inputs = inputs.to(parameter.device)
-        if inputs.dtype == torch.uint8:
-            inputs = self.prepare.pixels.normalise(inputs)
-        return inputs.to(parameter.dtype)
+        """As the model takes them: pixels in its dtype."""
+        return self.pixels(inputs).to(next(self.model.parameters()).dtype)
 
     @property
     def sequence(self) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mmbridge.connectors.branch_tokens import BranchTokenizer
-from mmbridge.connectors.config import QFormerConfig, ResamplerConfig
+from mmbridge.connectors.config import ResamplerConfig, qformer_of
 from mmbridge.data.sample import Sample
 from mmbridge.errors import DataError, RecipeError
 from mmbridge.frozen import locate, quietly, reading
@@ -38,9 +38,10 @@ def branch_tokenizer(config: ResamplerConfig, own: PreTrainedTokenizerBase, key:
     Raises:
         RecipeError: no such tokenizer, or the branch has not as many words.
     """
-    text = config.text if isinstance(config, QFormerConfig) else None
-    if text is None:
+    qformer = qformer_of(config)
+    if qformer is None or qformer.text is None:
         return None
+    text = qformer.text
     tokenizer = own
     if text.tokenizer is not None:
         folder = locate(text.tokenizer, text.revision)
@@ -49,5 +50,6 @@ def branch_tokenizer(config: ResamplerConfig, own: PreTrainedTokenizerBase, key:
     branch = BranchTokenizer(tokenizer, text.length)
     if branch.vocabulary != text.vocabulary:
         problem = f"expected {branch.vocabulary}, the words of the tokenizer and of the branch, found {text.vocabulary}"
-        raise RecipeError(f"{key}.text.vocabulary", problem)
+        inside = key if qformer is config else f"{key}.qformer"
+        raise RecipeError(f"{inside}.text.vocabulary", problem)
     return branch

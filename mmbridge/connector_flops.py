@@ -5,6 +5,7 @@ features, H the width inside its feed-forwards, R tokens that are projected. A m
 
     projector   2·R·(its matrices), and for a mixture of K words of width D_llm 2·R·K·D_llm
     Q-Former    per view 2·L·(4·M·W² + 2·M²·W + 2·M·W·H) + 2·C·(2·M·W² + 2·N·D·W + 2·M·N·W)
+    X-Former    a Q-Former, and per view what ``mmbridge.xformer_products`` lists
 
 The backward pass takes as much for every operand that has to have a gradient: three times over while all trains, twice
 where features, which are frozen, are an operand. Resamplers without weights are not counted. Of a tiled image, tokens
@@ -14,13 +15,14 @@ that only show padding are not projected. What losses make of a Q-Former beside:
 from torch import nn
 
 from mmbridge.connectors.connector import Connector
-from mmbridge.connectors.qformer import QFormer
 from mmbridge.connectors.tiles import packed_length
 from mmbridge.connectors.vocabulary import Vocabulary
+from mmbridge.connectors.xformer import XFormer, qformer_in
 from mmbridge.encoders.base import Tiling
 from mmbridge.matrices import matrices
 from mmbridge.products import Products, Value, joined, trains
 from mmbridge.qformer_products import Places, QFormerProducts
+from mmbridge.xformer_products import DualProducts
 
 
 class ConnectorFlops:
@@ -35,10 +37,7 @@ class ConnectorFlops:
         assert isinstance(connector.projector, nn.Module)
         self._connector = connector
         view, token = Products(), Products()
-        sampled = Value(trains(connector.resampler))
-        if isinstance(connector.resampler, QFormer):
-            resampler = QFormerProducts(connector.resampler, connector.sources[0].tokens, view)
-            sampled = resampler.read(Places.alone(connector.resampler.config.queries), resampler.image(1)).states
+        sampled = _sampled(connector, view)
         ends = trains(connector.projector, connector.position, connector.newline, connector.end_token)
         self.learns = sampled.learns or ends
         self._view = 2 * view.executed([sampled])
@@ -53,6 +52,20 @@ class ConnectorFlops:
         if tiling is None:
             return self._view + token * facts.tokens
         return self._view * tiling.views + token * packed_length(facts.grid, tiling, newline=False)
+
+
+def _sampled(connector: Connector, products: Products) -> Value:
+    """One view on its way through a resampler."""
+    resampler, sources = connector.resampler, connector.sources
+    assert isinstance(resampler, nn.Module)
+    qformer = qformer_in(resampler)
+    if qformer is None:
+        return Value(trains(resampler))
+    passes = QFormerProducts(qformer, sources[0].tokens, products)
+    found = passes.read(Places.alone(qformer.config.queries), passes.image(1)).states
+    return (
+        DualProducts(resampler, sources[1].tokens, products).read(1, found) if isinstance(resampler, XFormer) else found
+    )
 
 
 def projected(connector: Connector, tokens: int, value: Value, products: Products) -> Value:

@@ -2,17 +2,14 @@
 
 Parts that no objective reads need none: where none reads what the LLM says, neither it nor a projector runs.
 
-Symbols: V views, n tokens of a view inside its encoder, D the encoder's width, b blocks up to the deepest tap. A
-multiply-add is two FLOPs.
-
-    encoder     per view: 2·n·(matrices of b blocks) + 4·b·D·n² for attention + 2·cells·(patch convolution)
+    encoder     ``mmbridge.encoder_flops``, view by view
     connector   ``mmbridge.connector_flops``, medium by medium
     pairs       ``mmbridge.pair_flops``, what a Q-Former makes of media and texts for losses of its own
     said        ``mmbridge.said_flops``, what the LLM makes of the texts alone, and both held against its words
     transport   ``mmbridge.transport_flops``, how far tokens are from the words said of media
     LLM         ``mmbridge.llm.flops``, sample by sample, what several begin with alike once
 
-Not counted: norms, activations, resampling without weights, and the pooling head behind an encoder's blocks.
+Not counted: norms, activations, and resampling without weights.
 
 What is needed does not depend on how it is computed. What is executed can be more; that has a formula of its own here,
 and ``mmbridge.evaluation.flops`` counts it.
@@ -21,23 +18,19 @@ and ``mmbridge.evaluation.flops`` counts it.
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
-from math import prod
 
 import numpy as np
-from torch import nn
 
 from mmbridge.connector_flops import ConnectorFlops
 from mmbridge.context import Span
 from mmbridge.data.batch import Batch
+from mmbridge.encoder_flops import encoder_flops
 from mmbridge.encoders.base import Views
-from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.flops import LanguageModelFlops, Row, Work
 from mmbridge.llm.reading import Reading, read
 from mmbridge.llm.tree import Tree, trees
-from mmbridge.matrices import matrices
 from mmbridge.objectives.weighted import WeightedObjectives
-from mmbridge.pair_flops import PairFlops
+from mmbridge.pair_flops import Masked, PairFlops
 from mmbridge.pair_sizes import PairedBatch
 from mmbridge.said_flops import SaidFlops
 from mmbridge.transport_flops import TransportFlops
@@ -59,7 +52,7 @@ class StepFlops:
         self._pairs = dict[str, PairFlops]()
         for name in bridge.recipe.connectors:
             if read := {each.part for each in objectives.reads if each.connector == name}:
-                self._pairs[name] = PairFlops(bridge.connectors[name], read)
+                self._pairs[name] = PairFlops(bridge.connectors[name], read, self._masked(name))
         self._llm = LanguageModelFlops(bridge.llm)
         self._said = SaidFlops(bridge.llm, self._llm, parts, objectives.ranks)
         self._transport = TransportFlops(bridge, parts, objectives.ranks)
@@ -130,7 +123,7 @@ class StepFlops:
             return self._executed_encoders(batch, paired)
         shown = defaultdict[str, set[int]](set)
         for name, pairs in paired.items():
-            for encoder in self._bridge.recipe.connectors[name].encoders:
+            for encoder in self._pairs[name].read(self._bridge.recipe.connectors[name].encoders):
                 shown[encoder].update(pairs.media)
         return sum(self._seen(batch, name, numbers) for name, numbers in shown.items())
 
@@ -154,6 +147,11 @@ class StepFlops:
             elif self._perceives:
                 total += self._perceived(batch, name)
         return total
+
+    def _masked(self, connector: str) -> Masked | None:
+        """What a reconstruction through this connector hides patches of."""
+        found = self._objectives.reconstructions.get(connector)
+        return None if found is None else Masked(self._bridge.encoders[found.encoder], found.decoder, found.visible)
 
     def _resting(self, batch: Batch) -> list[str]:
         """The connectors whose medium the batch has none of: for the LLM they run on nothing."""
@@ -210,14 +208,3 @@ def padded(readings: Sequence[Reading]) -> Work:
     """A row a sample, all as long as the longest."""
     width = max((len(reading.codes) for reading in readings), default=0)
     return Work(width * len(readings), width**2 * len(readings), width**2 * len(readings))
-
-
-def encoder_flops(encoder: nn.Module) -> int:
-    """FLOPs of one view on its way to the deepest tap."""
-    assert isinstance(encoder, VisionEncoder)
-    tokens, used = encoder.sequence, encoder.blocks[: max(encoder.taps)]
-    sizes = sum(matrix.size for matrix in chain.from_iterable(map(matrices, used)))
-    patch = next(each for each in encoder.model.modules() if isinstance(each, nn.Conv2d))
-    pixels = patch.in_channels // patch.groups * prod(patch.kernel_size)
-    attention = 2 * len(used) * patch.out_channels * tokens**2
-    return 2 * (tokens * sizes + attention + encoder.cells * pixels * patch.out_channels)

@@ -22,7 +22,7 @@ from operator import add
 
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
-from mmbridge.objectives.pairs import places
+from mmbridge.objectives.queried import places
 from mmbridge.qformer_products import Places
 from mmbridge.ranks import Ranks
 
@@ -34,7 +34,8 @@ _NOTHING = 2
 class PairSizes:
     """``views`` have keys and values made, ``again`` of them once more, and are read by queries; ``shown`` of them, and
     ``rows`` texts, go to the shared space, where so many are compared: ``to_texts``, ``to_images``. ``text``, ``both``
-    and ``causal`` are passes, ``predicted`` tokens come out of the last."""
+    and ``causal`` are passes, ``predicted`` tokens come out of the last. Of ``masked`` media patches are hidden; what
+    nobody reads is left out of that if it is not ``whole``."""
 
     views: int
     again: int
@@ -46,6 +47,8 @@ class PairSizes:
     both: Places
     causal: Places
     predicted: int
+    masked: int
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class PairedBatch:
     ) -> "PairedBatch":
         """``joint``: all processes make one at a time; else, each for itself, it knows its own pairs alone."""
         shown = places(batch, medium)
-        lengths = [len(batch.texts[connector][sample]) for sample, _ in shown]
+        texts = batch.texts.get(connector)  # none where the connector has no text branch
+        lengths = [len(texts[sample]) for sample, _ in shown] if texts else []
         total = int(ranks.total([len(shown)])[0]) if joint else len(shown)
         return cls([number for _, number in shown], lengths, views, total, ranks)
 
@@ -85,6 +89,8 @@ class PairedBatch:
             both=Places(3 * rows * queries, 3 * rows * mixed, 3 * rows * (queries + mixed) ** 2),
             causal=Places(text=rows * length, pairs=rows * length * (queries + length)),
             predicted=sum(length - 1 for length in self.lengths),
+            masked=len(set(self.media)) or 1,
+            whole=True,
         )
 
     def needed(self, queries: int, views: int | None = None) -> PairSizes:
@@ -106,6 +112,8 @@ class PairedBatch:
                 pairs=sum((length - 1) * (2 * queries + length) // 2 for length in self.lengths),
             ),
             predicted=total - len(self.lengths),
+            masked=shown,
+            whole=False,
         )
 
 

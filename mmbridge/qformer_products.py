@@ -60,18 +60,44 @@ class Passed(NamedTuple):
     kept: Kept
 
 
-class QFormerProducts:
+class LayerProducts:
+    """Adds those of BERT's attentions and feed-forwards to ``products``."""
+
+    def __init__(self, products: Products) -> None:
+        self._products = products
+
+    def key_value(self, attention: Attention, places: int, source: Value) -> KeyValue:
+        made = self._products
+        return made.linear(attention.key, places, source), made.linear(attention.value, places, source)
+
+    def attention(
+        self, attention: Attention, places: int, pairs: int, states: Value, keys: Value, values: Value
+    ) -> Value:
+        made, size = self._products, pairs * attention.query.out_features
+        scores = made.of(size, made.linear(attention.query, places, states), keys)
+        found = made.linear(attention.out, places, made.of(size, scores, values))
+        return joined(states, found, trains=trains(attention.norm))
+
+    def feed(self, feed: nn.Module | None, places: int, states: Value) -> Value:
+        assert isinstance(feed, FeedForward)
+        inside = self._products.linear(feed.up, places, states)
+        found = self._products.linear(feed.down, places, inside)
+        return joined(states, found, trains=trains(feed.norm))
+
+
+class QFormerProducts(LayerProducts):
     """Adds those of each pass over a Q-Former to ``products``; ``features`` are N."""
 
     def __init__(self, qformer: QFormer, features: int, products: Products) -> None:
-        self._qformer, self._features, self._products = qformer, features, products
+        super().__init__(products)
+        self._qformer, self._features = qformer, features
         self._blocks = [block for block in qformer.blocks if isinstance(block, Block)]
 
     def image(self, views: int) -> Kept:
         """Keys and values of so many views."""
         features, seen = views * self._features, Value(trains(self._qformer.feature_norm))
         crossing = (block.cross for block in self._blocks)
-        return [None if each is None else self._key_value(each, features, seen) for each in crossing]
+        return [None if each is None else self.key_value(each, features, seen) for each in crossing]
 
     def read(self, places: Places, image: Kept = (), kept: Kept = ()) -> Passed:
         """One pass: over queries, which attend to ``image``, and text, both of which attend to ``kept`` as well."""
@@ -81,37 +107,19 @@ class QFormerProducts:
         states, own = Value(trains(embeddings.norm, *read, *told)), list[KeyValue]()
         for index, block in enumerate(self._blocks):
             asked = places if places.last is None or index < len(self._blocks) - 1 else places.last
-            own.append(self._key_value(block.attention, places.all, states))
+            own.append(self.key_value(block.attention, places.all, states))
             before = kept[index] if kept else None
             keys, values = own[-1] if before is None else (joined(*each) for each in zip(before, own[-1], strict=True))
-            states = self._attention(block.attention, asked.all, asked.pairs, states, keys, values)
+            states = self.attention(block.attention, asked.all, asked.pairs, states, keys, values)
             parts = []
             if places.queries:
                 asking, seen = states, image[index]
                 if block.cross is not None:
                     assert seen is not None
                     pairs = asked.queries * self._features
-                    asking = self._attention(block.cross, asked.queries, pairs, asking, *seen)
-                parts.append(self._feed(block.query_feed, asked.queries, asking))
+                    asking = self.attention(block.cross, asked.queries, pairs, asking, *seen)
+                parts.append(self.feed(block.query_feed, asked.queries, asking))
             if places.text:
-                parts.append(self._feed(block.text_feed, asked.text, states))
+                parts.append(self.feed(block.text_feed, asked.text, states))
             states = joined(*parts)
         return Passed(states, own)
-
-    def _key_value(self, attention: Attention, places: int, source: Value) -> KeyValue:
-        made = self._products
-        return made.linear(attention.key, places, source), made.linear(attention.value, places, source)
-
-    def _attention(
-        self, attention: Attention, places: int, pairs: int, states: Value, keys: Value, values: Value
-    ) -> Value:
-        made, size = self._products, pairs * attention.query.out_features
-        scores = made.of(size, made.linear(attention.query, places, states), keys)
-        found = made.linear(attention.out, places, made.of(size, scores, values))
-        return joined(states, found, trains=trains(attention.norm))
-
-    def _feed(self, feed: nn.Module | None, places: int, states: Value) -> Value:
-        assert isinstance(feed, FeedForward)
-        inside = self._products.linear(feed.up, places, states)
-        found = self._products.linear(feed.down, places, inside)
-        return joined(states, found, trains=trains(feed.norm))

@@ -22,7 +22,7 @@ from torch.nn import functional
 from mmbridge.bridge import Bridge
 from mmbridge.connectors.branch_tokens import padded
 from mmbridge.connectors.connector import Connector
-from mmbridge.connectors.qformer import QFormer
+from mmbridge.connectors.xformer import qformer_in
 from mmbridge.data.batch import Batch
 from mmbridge.data.record import CAPTION_PROMPTS
 from mmbridge.data.sample import Medium, Sample, conversation
@@ -105,18 +105,19 @@ class BranchSpace:
         self._bridge, self._name = bridge, connector
         part = bridge.connectors[connector]
         assert isinstance(part, Connector)
-        assert isinstance(part.resampler, QFormer)
-        self._resampler, text = part.resampler, part.resampler.config.text
+        qformer = qformer_in(part.resampler)
+        assert qformer is not None
+        self._qformer, text = qformer, qformer.config.text
         assert text is not None
         assert text.shared is not None
-        self.shape = part.resampler.config.queries, text.shared
+        self.shape = qformer.config.queries, text.shared
         trained = "not trained by contrast here" if stage is None else f"trained by contrast in stage {stage}"
         self.about = f"the text branch of connectors.{connector}, {trained}: a text beside the query nearest to it"
 
     def media(self, batch: Batch) -> Tensor:
         with self._bridge.at_rest(), torch.no_grad():
             pairs = BatchRun(self._bridge, batch).pairs(self._name)
-            if pairs.count < len(batch):
+            if pairs.queried.count < len(batch):
                 kind = self._bridge.recipe.connectors[self._name].medium
                 raise DataError(batch.samples[0].id, f"expected one {kind} in each sample, found a sample without")
             return pairs.images.float()
@@ -128,7 +129,7 @@ class BranchSpace:
 
     def texts(self, ids: Sequence[Sequence[int]]) -> Tensor:
         with self._bridge.at_rest(), torch.no_grad():
-            return self._resampler.told(*padded(ids, self._bridge.device)).float()
+            return self._qformer.told(*padded(ids, self._bridge.device)).float()
 
 
 class LLMSpace:
@@ -167,8 +168,8 @@ class LLMSpace:
 
 
 def _heads(connector: object) -> bool:
-    resampler = connector.resampler if isinstance(connector, Connector) else None
-    return isinstance(resampler, QFormer) and resampler.heads is not None
+    qformer = qformer_in(connector.resampler) if isinstance(connector, Connector) else None
+    return qformer is not None and qformer.heads is not None
 
 
 def _contrasted(recipe: Recipe, stage: str | None) -> dict[str, str]:

@@ -25,16 +25,22 @@ QFORMER: dict[str, Any] = {
 }
 
 
-def counted(resampler: dict[str, Any], train: str, tiling: Tiling | None, prefix: int = 0) -> tuple[int, int]:
-    """What torch counts, and what the formula says, with nothing but what ``train`` matches training."""
-    connector = build(facts(SQUARE, prefix=prefix), resampler=resampler, projector={"kind": "mlp", "depth": 3})
+def counted(
+    resampler: dict[str, Any], train: str, tiling: Tiling | None, prefix: int = 0, *, beside: bool = False
+) -> tuple[int, int]:
+    """What torch counts, and what the formula says, with nothing but what ``train`` matches training.
+
+    ``beside``: there is a second encoder, of another grid and width.
+    """
+    sources = [facts(SQUARE, prefix=prefix), facts(Grid(1, 3, 3), width=8, prefix=1)][: 1 + beside]
+    connector = build(*sources, resampler=resampler, projector={"kind": "mlp", "depth": 3})
     for name, each in connector.named_parameters():
         each.requires_grad_(fnmatch(name, train))
     views = 1 if tiling is None else tiling.views
-    seen = features(*[SQUARE] * views, prefix=prefix, tilings=[tiling])
+    seen = [features(*[each.grid] * views, width=each.width, prefix=each.prefix, tilings=[tiling]) for each in sources]
 
     def work() -> None:
-        tokens = connector(seen).values
+        tokens = connector(*seen).values
         if tokens.requires_grad:
             tokens.sum().backward()
 
@@ -78,6 +84,49 @@ def test_a_qformer_that_trains_whole() -> None:
         expected = 2 * (3 * (forward + projected) + (3 if norm else 2) * 2 * features_)
         executed, needed = counted(QFORMER | {"normalise_features": norm}, "*", None, prefix=1)
         assert executed == needed == expected
+
+
+XFORMER: dict[str, Any] = {
+    "kind": "xformer",
+    "heads": 2,
+    "qformer": {name: QFORMER[name] for name in QFORMER if name != "kind"},
+}
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        "*",
+        "nothing",
+        "projector.*",
+        "resampler.*",
+        "resampler.qformer.*",
+        "resampler.qformer.blocks.3.query_feed.norm.bias",
+        "resampler.dual.*",
+        "resampler.dual.enriching.query.*",
+        "resampler.dual.enriching.value.weight",
+        "resampler.dual.enriching.norm.bias",
+        "resampler.dual.enriching_feed.up.bias",
+        "resampler.dual.reading.query.weight",
+        "resampler.dual.reading.key.*",
+        "resampler.dual.reading_feed.down.*",
+    ],
+)
+@pytest.mark.parametrize("tiling", [None, FILLED])
+def test_an_xformer(train: str, tiling: Tiling | None) -> None:
+    executed, needed = counted(XFORMER, train, tiling, prefix=1, beside=True)
+    assert executed == needed > 0
+
+
+def test_what_an_xformer_adds() -> None:
+    """The header's formula, three times over where all trains but for details, which have no gradient."""
+    details, width = 10, 8
+    forward = 2 * M * W * width + 2 * details * M * width + details * width**2 + 2 * details * width * HIDDEN
+    forward += 2 * M * W**2 + 2 * details * width * W + 2 * details * M * W + 2 * M * W * HIDDEN
+    added = 3 * forward + 2 * details * width**2
+    whole, _ = counted(XFORMER, "*", None, prefix=1, beside=True)
+    alone, _ = counted(QFORMER, "*", None, prefix=1)
+    assert whole == alone + 2 * added
 
 
 @pytest.mark.parametrize("train", ["*", "projector.linears.2.*", "nothing"])

@@ -5,27 +5,30 @@ number is known before the first backward pass, so a step's gradient is that of 
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from mmbridge.data.batch import Batch
 from mmbridge.objectives.run import BatchRun
 
+if TYPE_CHECKING:
+    from mmbridge.bridge import Bridge
+
 Part = Literal[
     "answers", "perceived", "said",
     "assignment", "shared assignment", "transport", "contrasted transport", "divergence", "paired divergence",
-    "similarities", "matches", "words",
+    "similarities", "matches", "words", "reconstruction",
 ]  # fmt: skip
 """What can be read of a run: what the LLM ``answers``, the tokens ``perceived`` and what is ``said`` of them; the words
 both are assigned to, alone or with those of all processes; how far tokens are from words, of others too or not;
-how far both are apart as sets, of a batch or a medium; and of pairs of media and texts how near they are, which match,
-and the words that follow."""
+how far both are apart as sets, of a batch or a medium; of pairs of media and texts how near they are, which match,
+and the words that follow; and what is hidden of media."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """A part of a ``BatchRun``; ``connector`` is whose pairs it is of."""
+    """A part of a ``BatchRun``; ``connector`` is whose pairs or media it is of."""
 
     part: Part
     connector: str | None = None
@@ -61,6 +64,19 @@ class CountsWords(Protocol):
 
     def count(self, frequencies: Tensor) -> None:
         """Takes them, (K,) of total 1."""
+        ...
+
+
+@runtime_checkable
+class Loading(Protocol):
+    """An objective with frozen parts of its own, which come from where the bridge's do."""
+
+    def load(self, bridge: "Bridge") -> None:
+        """Reads them, onto the bridge's device.
+
+        Raises:
+            RecipeError: they cannot be found or read.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mmbridge.config import Config
-from mmbridge.connectors.config import ConnectorConfig, QFormerConfig
+from mmbridge.connectors.config import ConnectorConfig, XFormerConfig, qformer_of
 from mmbridge.data.sample import MediumKind
 from mmbridge.errors import RecipeError
 from mmbridge.suggestions import expected_one_of
@@ -104,6 +104,37 @@ class ImageGroundedGenerationConfig(_TextBranchConfig):
         return ImageGroundedGeneration(**self.chosen(connectors, key), smoothing=self.smoothing)
 
 
+class ReconstructionConfig(Config):
+    """Pixels of hidden patches from what an X-Former makes of those that a masked autoencoder sees."""
+
+    kind: Literal["reconstruction"] = "reconstruction"
+    weight: Weight = 1.0
+    """What the loss is multiplied by before the objectives are added up."""
+    connector: str | None = None
+    """The connector; may be left out where one alone has an xformer."""
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    """Share of the patches that are hidden."""
+
+    def build(self, connectors: Connectors, key: str) -> "Objective":
+        """Raises:
+        RecipeError: there is no such connector, or it has no xformer.
+        """
+        from mmbridge.objectives.reconstruction import Reconstruction
+
+        able = [name for name, config in connectors.items() if isinstance(config.resampler, XFormerConfig)]
+        if self.connector is not None and self.connector not in connectors:
+            raise RecipeError(f"{key}.connector", expected_one_of(connectors, self.connector))
+        if self.connector is None and len(able) != 1:
+            problem = f"expected one connector with an xformer, found {len(able)}"
+            raise RecipeError(f"{key}.connector", problem, "name it" if able else "give its resampler kind xformer")
+        name = self.connector or able[0]
+        if name not in able:
+            problem = f"expected an xformer in connectors.{name}, found {connectors[name].resampler.kind}"
+            raise RecipeError(f"{key}.connector", problem)
+        encoder = connectors[name].encoders[1]
+        return Reconstruction(name, connectors[name].medium, encoder, self.mask_ratio, key)
+
+
 class AssignmentConfig(Config):
     """A medium and its text, each told in words of the LLM, predict the other's (VLAP)."""
 
@@ -189,8 +220,8 @@ class DivergenceConfig(Config):
 
 
 def _shares(config: ConnectorConfig) -> bool:
-    text = config.resampler.text if isinstance(config.resampler, QFormerConfig) else None
-    return text is not None and text.shared is not None
+    qformer = qformer_of(config.resampler)
+    return qformer is not None and qformer.text is not None and qformer.text.shared is not None
 
 
 ObjectiveConfig = Annotated[
@@ -198,6 +229,7 @@ ObjectiveConfig = Annotated[
     | ImageTextContrastConfig
     | ImageTextMatchingConfig
     | ImageGroundedGenerationConfig
+    | ReconstructionConfig
     | AssignmentConfig
     | TokenTransportConfig
     | DivergenceConfig,

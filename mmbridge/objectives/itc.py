@@ -14,7 +14,7 @@ from torch import Tensor
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
 from mmbridge.objectives.base import Reads
-from mmbridge.objectives.pairs import places
+from mmbridge.objectives.queried import places
 from mmbridge.objectives.run import BatchRun
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
 from mmbridge.objectives.base import Reads
-from mmbridge.objectives.pairs import places
+from mmbridge.objectives.queried import places
 from mmbridge.objectives.run import BatchRun
 
 
@@ -39,14 +39,14 @@ class ImageGroundedGeneration:
 
     def __call__(self, run: BatchRun) -> Tensor:
         pairs = run.pairs(self._connector)
-        resampler, kept = pairs.resampler, pairs.queries.kept
+        queried, qformer, kept = pairs.queried, pairs.queried.qformer, pairs.queried.queries.kept
         assert kept is not None
         ids = pairs.ids.clone()
         ids[:, 0] = run.bridge.branches[self._connector].generate
-        states = resampler.read("causal", ids=ids, text_mask=pairs.mask, kept=kept.of(pairs.medium)).text
+        states = qformer.read("causal", ids=ids, text_mask=pairs.mask, kept=kept.of(queried.medium)).text
         assert states is not None
-        predicted = pairs.mask[:, 1:] & pairs.real
-        logits = pairs.heads.words(states[:, :-1][predicted], resampler.table)
+        predicted = pairs.mask[:, 1:] & queried.real
+        logits = pairs.heads.words(states[:, :-1][predicted], qformer.table)
         smoothing = self._smoothing
         return functional.cross_entropy(
             logits.float(), ids[:, 1:][predicted], reduction="sum", label_smoothing=smoothing

@@ -19,7 +19,7 @@ from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
 from mmbridge.objectives.base import Reads
 from mmbridge.objectives.negatives import Negatives, drawn
-from mmbridge.objectives.pairs import places
+from mmbridge.objectives.queried import joint_details, places
 from mmbridge.objectives.run import BatchRun
 
 
@@ -43,17 +43,18 @@ class ImageTextMatching:
     def __call__(self, run: BatchRun) -> Tensor:
         """Draws negatives with torch's random state."""
         pairs = run.pairs(self._connector)
-        rows = torch.arange(len(pairs.medium), device=pairs.medium.device)
+        queried, real = pairs.queried, pairs.queried.real
+        rows = torch.arange(len(queried.medium), device=queried.medium.device)
         negatives, matching, temperature = Negatives(pairs, run.ranks), pairs.matching, pairs.heads.temperature
         near = ((each / temperature).detach() for each in (pairs.to_images, pairs.to_texts))
-        media, texts = (drawn(each, matching) if pairs.real else rows for each in near)
-        image = pairs.image.of(pairs.medium)
+        media, texts = (drawn(each, matching) if real else rows for each in near)
+        image, details = queried.image.of(queried.medium), queried.details and queried.details.of(queried.medium)
         own = pairs.ids, pairs.mask
         ids, mask = negatives.texts([own, own, negatives.text(texts)])
-        queries = pairs.resampler.read("both", image.above(negatives.image(media)).above(image), ids, mask).queries
-        assert queries is not None
-        logits = pairs.heads.matches(queries).float()
+        passed = queried.qformer.read("both", image.above(negatives.image(media)).above(image), ids, mask)
+        states = queried.ended(passed, joint_details([details, negatives.details(media), details]))
+        logits = pairs.heads.matches(states).float()
         labels = torch.cat([torch.ones_like(rows), torch.zeros_like(rows), torch.zeros_like(rows)])
-        there = ~matching.all(dim=1) if pairs.real else torch.zeros_like(rows, dtype=torch.bool)
-        counts = torch.cat([torch.full_like(there, pairs.real), there, there]).float()
+        there = ~matching.all(dim=1) if real else torch.zeros_like(rows, dtype=torch.bool)
+        counts = torch.cat([torch.full_like(there, real), there, there]).float()
         return (functional.cross_entropy(logits, labels, reduction="none") * counts).sum()

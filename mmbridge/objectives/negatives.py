@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmbridge.connectors.keys_values import KeysValues
+from mmbridge.connectors.xformer import Details
 from mmbridge.objectives.pairs import Pairs
 from mmbridge.ranks import Ranks
 
@@ -36,24 +37,35 @@ class Negatives:
     """
 
     def __init__(self, pairs: Pairs, ranks: Ranks) -> None:
-        self._pairs, self._alone = pairs, ranks.count == 1
-        self._view, self._ids, self._lengths = pairs.medium, pairs.ids, pairs.lengths
+        self._queried, self._alone = pairs.queried, ranks.count == 1
+        self._view, self._ids, self._lengths = pairs.queried.medium, pairs.ids, pairs.lengths
         if self._alone:
             return
-        features, count, missing = pairs.features, pairs.count, pairs.longest - pairs.ids.shape[1]
-        values, real = ranks.rows(features.values), ranks.rows(features.mask.to(torch.uint8))
-        begin = sum(map(len, values[: ranks.rank]))
-        self._values, self._real = torch.cat(values), torch.cat(real).bool()
-        view, lengths, ids = pairs.medium + begin, pairs.lengths, functional.pad(pairs.ids, (0, max(0, missing)))
-        joint = [torch.cat(ranks.rows(each[:count])) for each in (view, lengths, ids)]
-        self._view, self._lengths, self._ids = joint if pairs.real else (view, lengths, ids)
+        queried, missing = pairs.queried, pairs.longest - pairs.ids.shape[1]
+        begin, self._seen = 0, list[tuple[Tensor, Tensor]]()
+        for features in queried.features:
+            values, real = ranks.rows(features.values), ranks.rows(features.mask.to(torch.uint8))
+            begin = sum(map(len, values[: ranks.rank]))
+            self._seen.append((torch.cat(values), torch.cat(real).bool()))
+        view, lengths, ids = queried.medium + begin, pairs.lengths, functional.pad(pairs.ids, (0, max(0, missing)))
+        joint = [torch.cat(ranks.rows(each[: queried.count])) for each in (view, lengths, ids)]
+        self._view, self._lengths, self._ids = joint if queried.real else (view, lengths, ids)
 
     def image(self, numbers: Tensor) -> KeysValues:
         """Of the media of these pairs. Those of other processes are projected here, so that gradients stay here."""
         views = self._view[numbers]
         if self._alone:
-            return self._pairs.image.of(views)
-        return self._pairs.resampler.image(self._values[views], self._real[views])
+            return self._queried.image.of(views)
+        values, real = self._seen[0]
+        return self._queried.qformer.image(values[views], real[views])
+
+    def details(self, numbers: Tensor) -> Details | None:
+        """What an X-Former's second encoder sees in the media of these pairs."""
+        views, xformer = self._view[numbers], self._queried.xformer
+        if self._alone or xformer is None:
+            return self._queried.details and self._queried.details.of(views)
+        values, real = self._seen[1]
+        return xformer.details(values[views], real[views])
 
     def text(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids (…, L) of the texts of these pairs, and where they are real."""

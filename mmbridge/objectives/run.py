@@ -12,6 +12,7 @@ from mmbridge.encoders.base import Features
 from mmbridge.llm.prompt import Prompt
 from mmbridge.llm.text_states import TextStates, text_states
 from mmbridge.objectives.pairs import Pairs
+from mmbridge.objectives.queried import Queried
 from mmbridge.perceived import Perceived
 from mmbridge.ranks import ALONE, Ranks
 
@@ -25,6 +26,7 @@ class BatchRun:
     def __init__(self, bridge: "Bridge", batch: Batch, ranks: Ranks = ALONE) -> None:
         self.bridge, self.batch, self.ranks = bridge, batch, ranks
         self._pairs: dict[str, Pairs] = {}
+        self._queried: dict[str, Queried] = {}
 
     @cached_property
     def features(self) -> dict[str, Features]:
@@ -50,6 +52,12 @@ class BatchRun:
     def said(self) -> TextStates:
         """What the LLM makes of ``texts`` alone."""
         return text_states(self.bridge.llm, self.texts or [()])
+
+    def queried(self, connector: str) -> Queried:
+        """What the queries of this connector find in the batch's media."""
+        if connector not in self._queried:
+            self._queried[connector] = Queried(self, connector)
+        return self._queried[connector]
 
     def pairs(self, connector: str) -> Pairs:
         """The batch's pairs of media and texts, and what this connector makes of them."""

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
-from mmbridge.objectives.base import CountsWords, Telling
+from mmbridge.objectives.base import CountsWords, Loading, Telling
 from mmbridge.objectives.config import ObjectiveConfig
+from mmbridge.objectives.reconstruction import Reconstruction
 from mmbridge.objectives.run import BatchRun
 from mmbridge.ranks import ALONE, Ranks
 
@@ -26,7 +27,7 @@ class WeightedObjectives(nn.Module):
         ranks: the processes that train together.
 
     Raises:
-        RecipeError: an objective reads a connector that there is not, or that has no text branch.
+        RecipeError: an objective reads a connector that there is not, or that lacks what it reads.
     """
 
     def __init__(
@@ -39,6 +40,9 @@ class WeightedObjectives(nn.Module):
             (config.build(bridge.recipe.connectors, f"{key}.{index}"), config.weight)
             for index, config in enumerate(configs)
         )
+        for objective, _ in self._objectives:
+            if isinstance(objective, Loading):
+                objective.load(bridge)
         self.reads = frozenset(chain.from_iterable(objective.reads for objective, _ in self._objectives))
         self.joint = ranks.count > 1 and any(objective.joint for objective, _ in self._objectives)
 
@@ -46,6 +50,11 @@ class WeightedObjectives(nn.Module):
     def counting(self) -> list[CountsWords]:
         """Those that have to know how often words are said before they run."""
         return [each for each, _ in self._objectives if isinstance(each, CountsWords) and each.draws]
+
+    @property
+    def reconstructions(self) -> dict[str, Reconstruction]:
+        """Those of hidden patches, by their connector."""
+        return {each.connector: each for each, _ in self._objectives if isinstance(each, Reconstruction)}
 
     @property
     def figures(self) -> dict[str, float]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from mmbridge.encoder_flops import encoder_flops
 from mmbridge.encoders.base import Grid, Views
 from mmbridge.encoders.config import OpenCLIPConfig, TimmConfig, TransformersConfig, VisionConfig
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import RecipeError
 from mmbridge.evaluation.flops import executed_flops
-from mmbridge.flops import encoder_flops
 from tests.encoders.models import picture
 
 Folders = Callable[[str], Path]

@@ -217,7 +217,8 @@ def test_one_medium_has_no_negatives(bridge: Bridge) -> None:
     with torch.no_grad():
         _, matching, _ = module(batch, [1, 1, 1]).tolist()
         pairs = Pairs(BatchRun(bridge, batch), "image")
-        queries = pairs.resampler.read("both", pairs.image.of(pairs.medium), pairs.ids, pairs.mask).queries
+        queried = pairs.queried
+        queries = queried.qformer.read("both", queried.image.of(queried.medium), pairs.ids, pairs.mask).queries
         assert queries is not None
         expected = -pairs.heads.matches(queries).log_softmax(1)[:, 1].sum()
     assert matching == pytest.approx(float(expected), rel=1e-5)

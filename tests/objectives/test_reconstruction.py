@@ -14,21 +14,23 @@ from torch.testing import assert_close
 from transformers import ViTMAEForPreTraining
 
 from mmbridge.bridge import Bridge
-from mmbridge.connectors.xformer import XFormer
+from mmbridge.connectors.xformer import Details, XFormer
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import Medium, Sample, conversation
-from mmbridge.encoders.base import Views
+from mmbridge.encoders.base import Features, Views
 from mmbridge.encoders.config import TransformersConfig
 from mmbridge.encoders.masked import MaskedDecoder, Masking, seen_patches
 from mmbridge.encoders.stored import apart
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import FeatureError, RecipeError
+from mmbridge.objectives.pairs import Pairs
 from mmbridge.objectives.reconstruction import Reconstruction
+from mmbridge.objectives.run import BatchRun
 from mmbridge.objectives.weighted import WeightedObjectives
 from mmbridge.recipe import Recipe
 from mmbridge.trainable import unfreeze
 from tests.connectors.xformers import ENCODERS, autoencoder
-from tests.objectives.test_pairs import QFORMER, SAID, THREE
+from tests.objectives.test_pairs import QFORMER, SAID, THREE, negatives
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
 PATCHES, VISIBLE, SIDE, PATCH = 16, 4, 32, 8
@@ -221,6 +223,39 @@ def test_contrast_and_matching_read_what_goes_on(parts: Path) -> None:
         batch.views["details"] = [Views(each.inputs.flip(0, 2)) for each in batch.views["details"]]  # type: ignore[union-attr]
         after = losses(made, batch, THREE)
     assert (before != after).tolist() == [True, True, False]
+
+
+def test_contrast_and_matching_of_each_pair_alone(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Z' of whole media in the shared space; and row by row Z' of queries that read a text beside them."""
+    made = Bridge(recipe(parts, THREE)).eval()
+    resampler = made.connectors["image"].get_submodule("resampler")
+    assert isinstance(resampler, XFormer)
+    batch, drew = made.collate()(samples()), negatives(monkeypatch)
+    with torch.no_grad():
+        matching = losses(made, batch, ("itm",))[0] * 12
+        pairs, seen = Pairs(BatchRun(made, batch), "image"), made.encode(batch)
+        media, heads, total = (0, 1, 2, 0), pairs.heads, torch.zeros(())
+
+        def alone(medium: int) -> tuple[Features, Features]:
+            first, second = (seen[name] for name in ENCODERS)
+            row = slice(medium, medium + 1)
+            mine = [Features(x.values[row], x.mask[row], x.grids[row], (None,), x.prefix) for x in (first, second)]
+            return mine[0], mine[1]
+
+        for pair, (medium, text) in enumerate(zip(media, range(4), strict=True)):
+            assert_close(pairs.images[pair], heads.images(resampler(*alone(medium)).values)[0], rtol=1e-4, atol=1e-5)
+            rows = ((medium, text, 1), (media[drew[0][pair]], text, 0), (medium, drew[1][pair], 0))
+            for shown, said, label in rows:
+                first, second = alone(shown)
+                image, ids = (
+                    resampler.qformer.image(first.values, first.mask),
+                    torch.tensor([batch.texts["image"][said]]),
+                )
+                queries = resampler.qformer.read("both", image, ids).queries
+                assert queries is not None
+                states = resampler.dual(queries, Details(second.values))
+                total = total - heads.matches(states).log_softmax(1)[0, label]
+    assert_close(matching, total, rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_to_see_is_worth_nothing(bridge: Bridge) -> None:

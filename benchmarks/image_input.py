@@ -29,7 +29,7 @@ from transformers import AutoImageProcessor
 from mmbridge.data.media import open_picture
 from mmbridge.data.sample import Medium
 from mmbridge.encoders.config import TransformersConfig
-from mmbridge.encoders.preprocessing import Preparation
+from mmbridge.encoders.preprocessing import PicturePreparation
 
 SHAPE = Shape((32, 1, 4, 48), 96, (32, 1, 4, 48), 336, 14, 1, 5, 3, 4)
 """Only the size of its images matters; its layers do not run."""
@@ -61,13 +61,13 @@ def with_torchvision(pixels: Any, files: Sequence[bytes]) -> None:
         prepare(decode_jpeg(torch.frombuffer(bytearray(file), dtype=torch.uint8), ImageReadMode.RGB))
 
 
-def queued(prepare: Preparation, files: Sequence[bytes]) -> Iterator[Tensor]:
+def queued(prepare: PicturePreparation, files: Sequence[bytes]) -> Iterator[Tensor]:
     """(1, 3, 336, 336) each, uint8."""
     for file in files:
         yield prepare(open_picture(Medium("image", file))).inputs
 
 
-def normalised(prepare: Preparation, files: Sequence[bytes]) -> Iterator[Tensor]:
+def normalised(prepare: PicturePreparation, files: Sequence[bytes]) -> Iterator[Tensor]:
     """(1, 3, 336, 336) each, as an encoder sees them."""
     yield from map(prepare.pixels.normalise, queued(prepare, files))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmbridge.encoders.base import PREPARATION
 from mmbridge.encoders.config import EncoderConfig
-from mmbridge.frozen import content_hash, locate
+from mmbridge.frozen import content_hash
 
 Origin = Mapping[str, Any]
 """JSON: the encoder's section of the recipe, the SHA-256 of its files, the versions of what decides its pixels."""
@@ -27,7 +27,7 @@ def origin_of(config: EncoderConfig) -> Origin:
         packages.add("transformers")  # chooses the tiling
     return {
         **config.model_dump(mode="json"),
-        "contents": content_hash(locate(config.path, config.revision)),
+        "contents": content_hash(config.located()),
         "preparation": PREPARATION,
         **{package: version(package) for package in sorted(packages)},
     }

@@ -16,10 +16,8 @@ from mmbridge.data.media_key import KEY_BYTES
 from mmbridge.data.progress import Waiting
 from mmbridge.data.survey import Reading, Survey
 from mmbridge.data.workers import read_ahead
-from mmbridge.encoders.base import Prepared, Stored, Views
-from mmbridge.encoders.preprocessing import Preparation
+from mmbridge.encoders.base import Encoder, Preparation, Prepared, Stored, Views
 from mmbridge.encoders.stored import apart
-from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import FeatureError, UserError
 
 SHARD_BYTES = 2**28
@@ -37,7 +35,7 @@ class Manner:
 
 
 def write_features(
-    name: str, folder: Path, encoder: VisionEncoder, readings: Sequence[Reading], media: Survey, manner: Manner
+    name: str, folder: Path, encoder: Encoder, readings: Sequence[Reading], media: Survey, manner: Manner
 ) -> list[BadSample]:
     """Writes an encoder's features of media, none of which are there, to new shards of a folder.
 
@@ -90,7 +88,7 @@ def _cut(rows: range, size: int) -> list[range]:
 
 
 @torch.no_grad()
-def _encoded(folder: Path, encoder: VisionEncoder, views: Sequence[Prepared], dtype: torch.dtype) -> list[Stored]:
+def _encoded(folder: Path, encoder: Encoder, views: Sequence[Prepared], dtype: torch.dtype) -> list[Stored]:
     if not views:
         return []
     found = encoder.encode(views)

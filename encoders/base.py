@@ -6,6 +6,7 @@ all views of one medium. Without tiling a medium is one view and V = B.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mmbridge.data.sample import MediumKind
+
 Picture = Image.Image | NDArray[np.uint8]
-"""What encoders prepare: an image of any mode, or its pixels in RGB, (H, W, 3)."""
+"""What vision encoders prepare: an image of any mode, or its pixels in RGB, (H, W, 3)."""
 
 PREPARATION = 2
 """Counts what changes the views that are made of an image: features kept from before are stale then."""
@@ -112,6 +115,51 @@ class Features:
     grids: tuple[Grid, ...]
     tilings: tuple[Tiling | None, ...]
     prefix: int = 0
+
+
+class Preparation(Protocol):
+    """From an opened medium to views, on the CPU and without a model. It can be pickled and goes to loader workers."""
+
+    @property
+    def most_views(self) -> int:
+        """How many views one medium can become."""
+        ...
+
+    def tiling(self, width: int, height: int) -> Tiling | None:
+        """How an image of so many pixels will be cut, before it is opened."""
+        ...
+
+    def __call__(self, opened: Any, /) -> Views:
+        """``opened`` is what ``mmbridge.data.media`` makes of the encoder's kind of medium."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A frozen module from media of one kind to features."""
+
+    @property
+    def medium(self) -> MediumKind:
+        """The kind it takes."""
+        ...
+
+    @property
+    def facts(self) -> EncoderFacts:
+        """What comes out of it."""
+        ...
+
+    @property
+    def prepare(self) -> Preparation:
+        """What makes views of an opened medium."""
+        ...
+
+    def encode(self, media: Sequence[Prepared]) -> Features:
+        """Features of several media, in order; it runs over those alone that were not encoded before."""
+        ...
+
+    def flops(self) -> int:
+        """Those of one view, whatever of it is read."""
+        ...
 
 
 def blank(facts: EncoderFacts, device: torch.device) -> Features:

@@ -1,10 +1,12 @@
 """The encoders there are: the union ``EncoderConfig`` is the list."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mmbridge.config import Config
+from mmbridge.frozen import locate
 
 if TYPE_CHECKING:
     from mmbridge.encoders.vision import VisionEncoder
@@ -35,6 +37,14 @@ class VisionConfig(Config):
     encoder's input: 1×2, 2×1, 2×2, 3×1 and 1×3 tiles."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the encoder computes in, and what its features come in."""
+
+    def located(self) -> Path:
+        """The folder it is in.
+
+        Raises:
+            RecipeError: it cannot be found.
+        """
+        return locate(self.path, self.revision)
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -52,7 +52,7 @@ class Pixels:
 
 
 @dataclass(frozen=True, slots=True)
-class Preparation:
+class PicturePreparation:
     """Image to views for one encoder. It can be pickled and holds no weights.
 
     ``fit`` is what ``own`` does before it normalises, ``None`` where that is not known.
@@ -92,7 +92,7 @@ class Preparation:
 
 def prepared_by(
     own: Callable[[Image.Image], Tensor], fit: Fit | None, pixels: Pixels, config: VisionConfig, folder: Path
-) -> Preparation:
+) -> PicturePreparation:
     """The preparation a recipe asks for, tried on small images of noise.
 
     Args:
@@ -119,7 +119,7 @@ def prepared_by(
     larger = _noise(2 * size[1] + 3, size[0] + 5)
     if fit is not None and not all(_agree(own, fit, pixels, image) for image in (*small, larger)):
         fit = None
-    return Preparation(own, fit, pixels, size, config.aspect, pinpoints)
+    return PicturePreparation(own, fit, pixels, size, config.aspect, pinpoints)
 
 
 def _agree(own: Callable[[Image.Image], Tensor], fit: Fit, pixels: Pixels, image: Image.Image) -> bool:

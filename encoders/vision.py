@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -26,6 +28,7 @@ from mmbridge.encoders.preprocessing import Pixels, prepared_by
 from mmbridge.encoders.stored import together
 from mmbridge.errors import RecipeError
 from mmbridge.frozen import freeze, reading
+from mmbridge.matrices import matrices
 
 _CLS_NAMES = {"cls_token", "class_token", "class_embedding"}  # what the three libraries call the parameter
 
@@ -139,6 +142,23 @@ class VisionEncoder(nn.Module, ABC):
         if attention.rows is None:
             raise RecipeError(self.folder, f"block {layer} does not compute its attention in a form known here")
         return attention.rows
+
+    def flops(self, visible: int | None = None, embedded: int | None = None) -> int:
+        """Those of one view on its way to the deepest tap, of n tokens and D wide through b blocks:
+
+        2·n·(their matrices) + 4·b·D·n² for attention + 2·cells·(the patch convolution).
+
+        Args:
+            visible: patches that go through the blocks, and ``embedded`` those that the convolution makes; all of the
+                grid's where they are left out.
+        """
+        tokens = self.sequence if visible is None else self.sequence - self.cells + visible
+        cells, used = self.cells if embedded is None else embedded, self.blocks[: max(self.taps)]
+        sizes = sum(matrix.size for matrix in chain.from_iterable(map(matrices, used)))
+        patch = next(each for each in self.model.modules() if isinstance(each, nn.Conv2d))
+        pixels = patch.in_channels // patch.groups * prod(patch.kernel_size)
+        attention = 2 * len(used) * patch.out_channels * tokens**2
+        return 2 * (tokens * sizes + attention + cells * pixels * patch.out_channels)
 
     def _tapped(self, inputs: Tensor) -> Tensor:
         """(V, all N, D_enc): the hidden states tapped, normed if asked for, joined on the width."""

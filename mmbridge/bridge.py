@@ -25,8 +25,7 @@ from mmbridge.conversing import Conversing
 from mmbridge.data.batch import Batch
 from mmbridge.data.collate import Collate
 from mmbridge.data.sample import MediumKind
-from mmbridge.encoders.base import Features, Tiling, blank
-from mmbridge.encoders.vision import VisionEncoder
+from mmbridge.encoders.base import Encoder, Features, Tiling, blank
 from mmbridge.llm.prompt import Prompt, Prompter
 from mmbridge.llm.sample_prompt import AskedPrompt, LearntPrompt
 from mmbridge.llm.splice import splice
@@ -151,7 +150,7 @@ class Bridge(Conversing, ModelHubMixin):
         prompters = {None: self.prompter} | {name: self.llm.prompter_of(name) for name in templates}
         prompt = LearntPrompt(prompters) if training else AskedPrompt(self.prompter)
         texts = {name: SaidText(branch) for name, branch in self.branches.items()} if training else {}
-        tiled = next((prepare.tiling for _, prepare in self.prepare.values() if prepare.aspect == "tiles"), None)
+        tiled = next((prepare.tiling for _, prepare in self.prepare.values() if prepare.most_views > 1), None)
         limit, features = self.llm.max_length, self.features
         return Collate(prompt, self.prepare, self.lengths, limit, tiled, features=features, texts=texts)
 
@@ -175,11 +174,11 @@ class Bridge(Conversing, ModelHubMixin):
 
         An encoder runs once over all its media of the batch, however many connectors read it.
         """
-        return {name: self._encoder(name).encode(batch.views[name]) for name in self.prepare if batch.views[name]}
+        return {name: self.encoder(name).encode(batch.views[name]) for name in self.prepare if batch.views[name]}
 
     def blanks(self, connector: str) -> list[Features]:
         """What a connector reads where there is nothing: one medium by each of its encoders."""
-        encoders = map(self._encoder, self.recipe.connectors[connector].encoders)
+        encoders = map(self.encoder, self.recipe.connectors[connector].encoders)
         return [blank(encoder.facts, self.device) for encoder in encoders]
 
     def perceive(self, batch: Batch, features: Mapping[str, Features] | None = None) -> Perceived:
@@ -273,9 +272,10 @@ class Bridge(Conversing, ModelHubMixin):
         save(self, Path(save_directory))
         return self.push_to_hub(repo_id or Path(save_directory).name, **hub) if push_to_hub else None
 
-    def _encoder(self, name: str) -> VisionEncoder:
+    def encoder(self, name: str) -> Encoder:
+        """An encoder, by its name in the recipe."""
         encoder = self.encoders[name]
-        assert isinstance(encoder, VisionEncoder)
+        assert isinstance(encoder, Encoder)
         return encoder
 
     def _connector(self, name: str) -> Connector:

@@ -2,7 +2,9 @@
 
 Parts that no objective reads need none: where none reads what the LLM says, neither it nor a projector runs.
 
-    encoder     ``mmbridge.encoder_flops``, view by view
+A multiply-add is two FLOPs.
+
+    encoder     ``Encoder.flops``, view by view
     connector   ``mmbridge.connector_flops``, medium by medium
     pairs       ``mmbridge.pair_flops``, what a Q-Former makes of media and texts for losses of its own
     said        ``mmbridge.said_flops``, what the LLM makes of the texts alone, and both held against its words
@@ -24,7 +26,6 @@ import numpy as np
 from mmbridge.connector_flops import ConnectorFlops
 from mmbridge.context import Span
 from mmbridge.data.batch import Batch
-from mmbridge.encoder_flops import encoder_flops
 from mmbridge.encoders.base import Views
 from mmbridge.llm.flops import LanguageModelFlops, Row, Work
 from mmbridge.llm.reading import Reading, read
@@ -56,7 +57,7 @@ class StepFlops:
         self._llm = LanguageModelFlops(bridge.llm)
         self._said = SaidFlops(bridge.llm, self._llm, parts, objectives.ranks)
         self._transport = TransportFlops(bridge, parts, objectives.ranks)
-        self._views = {name: encoder_flops(bridge.encoders[name]) for name in bridge.prepare}
+        self._views = {name: bridge.encoder(name).flops() for name in bridge.prepare}
         self._connectors = {name: ConnectorFlops(connector) for name, connector in bridge.connectors.items()}
         learning = (config for name, config in bridge.recipe.connectors.items() if self._connectors[name].learns)
         self._learning = {config.medium for config in learning}

@@ -8,7 +8,7 @@ Q-Former, C width of the shared space, K words. A multiply-add is two FLOPs. For
     contrast        2·(V·M·W·C + S·W·C) for the shared space, 2·M·C for each medium and text that are compared
     matching        2·3·S·M·2·W
     generation      2·P·(W² + W·K)
-    reconstruction  ``mmbridge.encoder_flops`` and ``mmbridge.xformer_products``, of the patches that are seen
+    reconstruction  ``Encoder.flops`` and ``mmbridge.xformer_products``, of the patches that are seen
 
 The backward pass takes as much for every operand that has to have a gradient. Each pass is made once, if any loss reads
 it. Matching draws its negatives by similarities that get no gradient of it. Executed and not needed are:
@@ -31,7 +31,6 @@ from mmbridge.connector_flops import projected
 from mmbridge.connectors.connector import Connector
 from mmbridge.connectors.text_heads import TextHeads
 from mmbridge.connectors.xformer import XFormer, qformer_in
-from mmbridge.encoder_flops import encoder_flops
 from mmbridge.encoders.masked import MaskedDecoder
 from mmbridge.objectives.base import Part
 from mmbridge.pair_sizes import PairedBatch, PairSizes
@@ -163,7 +162,7 @@ class _PairProducts:
         assert masked is not None
         assert self._dual is not None
         visible, patches = masked.visible, masked.decoder.patches
-        encoded = encoder_flops(masked.encoder, visible, patches if sizes.whole else visible) // 2
+        encoded = masked.encoder.flops(visible, patches if sizes.whole else visible) // 2
         seen = made.of(sizes.masked * encoded, Value(learns=False), Value(learns=False))
         enriched = joined(seen, self._dual.enriched(sizes.masked, 1 + visible, self.queries.states))
         read = 1 + patches if sizes.whole else patches - visible

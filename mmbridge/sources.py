@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmbridge.encoders.config import EncoderConfig
 from mmbridge.errors import BridgeError
-from mmbridge.frozen import content_hash, locate
+from mmbridge.frozen import content_hash
+from mmbridge.llm.config import LLMConfig
 from mmbridge.recipe import Recipe
 
 Sources = Mapping[str, Mapping[str, str | None]]
@@ -23,7 +25,7 @@ def sources(recipe: Recipe) -> Sources:
         name: {
             "path": part.path,
             "revision": part.revision,
-            "sha256": content_hash(locate(part.path, part.revision)),
+            "sha256": content_hash(part.located()),
         }
         for name, part in parts.items()
     }
@@ -49,22 +51,20 @@ def resolved(recipe: Recipe) -> Recipe:
 
 def with_dtype(recipe: Recipe, dtype: str) -> Recipe:
     """The recipe with its frozen parts in another number format."""
-    return _with_parts(recipe, lambda path, revision: {"dtype": dtype})
+    return _with_parts(recipe, lambda part: {"dtype": dtype})
 
 
-def _with_parts(recipe: Recipe, changes: Callable[[str, str | None], dict[str, Any]]) -> Recipe:
-    """The recipe with something changed in every frozen part, by its path and revision."""
-    llm = recipe.llm.model_copy(update=changes(recipe.llm.path, recipe.llm.revision))
-    encoders = {
-        name: each.model_copy(update=changes(each.path, each.revision)) for name, each in recipe.encoders.items()
-    }
+def _with_parts(recipe: Recipe, changes: Callable[[LLMConfig | EncoderConfig], dict[str, Any]]) -> Recipe:
+    """The recipe with something changed in every frozen part."""
+    llm = recipe.llm.model_copy(update=changes(recipe.llm))
+    encoders = {name: each.model_copy(update=changes(each)) for name, each in recipe.encoders.items()}
     return recipe.model_copy(update={"encoders": encoders, "llm": llm})
 
 
-def _pinned(path: str, revision: str | None) -> dict[str, Any]:
-    if path.startswith("world:"):
+def _pinned(part: LLMConfig | EncoderConfig) -> dict[str, Any]:
+    if part.path.startswith("world:"):
         return {}
-    folder = locate(path, revision)
-    if Path(path).expanduser().is_dir():
-        return {"path": str(folder.absolute())}
-    return {"revision": folder.name}  # the hub client keeps each commit in a folder of its name
+    place = part.located()
+    if Path(part.path).expanduser().exists():
+        return {"path": str(place.absolute())}
+    return {"revision": place.name}  # the hub client keeps each commit in a folder of its name

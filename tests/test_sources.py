@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mmbridge import sources as module
+from mmbridge.encoders import config as encoders
 from mmbridge.errors import BridgeError
+from mmbridge.llm import config as llm
 from mmbridge.sources import check, resolved, sources, with_dtype
 from tests.tiny_bridge import tiny_recipe
 
@@ -14,7 +15,8 @@ def test_hub_models_are_pinned_to_their_commit(tmp_path: Path, monkeypatch: pyte
     commit = tmp_path / "snapshots" / "0123abcd"
     commit.mkdir(parents=True)
     (commit / "config.json").write_text("{}")
-    monkeypatch.setattr(module, "locate", lambda path, revision: commit if path == "org/name" else Path(path))
+    for module in (encoders, llm):
+        monkeypatch.setattr(module, "locate", lambda path, revision: commit if path == "org/name" else Path(path))
     recipe = resolved(tiny_recipe(tmp_path, llm={"path": "org/name", "revision": "main"}))
     assert (recipe.llm.path, recipe.llm.revision) == ("org/name", "0123abcd")
     assert recipe.encoders["image"].revision is None

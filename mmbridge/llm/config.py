@@ -1,10 +1,12 @@
 """The LLM's section of a recipe, and the options of generation. Imports neither torch nor transformers."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mmbridge.config import Config
+from mmbridge.frozen import locate
 from mmbridge.llm.templates import TemplateName
 
 if TYPE_CHECKING:
@@ -43,6 +45,14 @@ class LLMConfig(Config):
     max_length: int = Field(default=2048, gt=0)
     """Longest sequence in positions, perceptual tokens included; a longer sample is an error."""
     lora: LoRAConfig | None = None
+
+    def located(self) -> Path:
+        """The folder it is in.
+
+        Raises:
+            RecipeError: it cannot be found.
+        """
+        return locate(self.path, self.revision)
 
     def build(self) -> "LanguageModel":
         """Load the model and its tokenizer, frozen but for LoRA's adapters.

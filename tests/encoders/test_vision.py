@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from mmbridge.encoder_flops import encoder_flops
 from mmbridge.encoders.base import Grid, Views
 from mmbridge.encoders.config import OpenCLIPConfig, TimmConfig, TransformersConfig, VisionConfig
 from mmbridge.encoders.vision import VisionEncoder
@@ -123,7 +122,7 @@ def test_what_runs_is_what_the_taps_need_and_no_more(folder_of: Folders, family:
         built = encoder(folder_of, family, layer=layer)
         views = [built.prepare(picture(32, 32, seed)) for seed in range(3)]
         counted = executed_flops(lambda built=built, views=views: built.encode(views))  # type: ignore[misc]
-        assert counted == 3 * encoder_flops(built)
+        assert counted == 3 * built.flops()
         assert len(built.blocks) == max(built.taps)
 
 

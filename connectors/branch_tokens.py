@@ -12,14 +12,14 @@ from transformers import PreTrainedTokenizerBase
 class BranchTokenizer:
     """Token ids between a beginning and an end, cut to ``length``. Goes to loader workers.
 
-    BERT's tokenizer has both, ``[CLS]`` and ``[SEP]``. Whatever a tokenizer lacks gets an id behind its last one;
+    BERT's tokenizer has both, ``[CLS]`` and ``[SEP]``. Whatever a tokenizer lacks gets an id behind its ``words``;
     ``generate``, which stands in the beginning's place where the text is to be predicted (BLIP-2's ``[DEC]``), always
     does. ``vocabulary`` counts all of them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int, words: int) -> None:
         self._tokenizer, self._length = tokenizer, length
-        behind = count(len(tokenizer))
+        behind = count(words)
         begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
         self.begin: int = next(behind) if begin is None else begin
         self.end: int = next(behind) if end is None else end

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmbridge.data.files import held_by
 from mmbridge.data.record import Record
-from mmbridge.data.rows import Row, named_media, read_record
+from mmbridge.data.rows import Row, named_media, named_vectors, read_record
 from mmbridge.data.sample import Medium
 
 MEDIA = ("image", "images")
@@ -42,8 +42,11 @@ class ArrowRecords(ABC):
         words = [name for name in table.column_names if name not in MEDIA]
         rows, counts = table.select(words).to_pylist(), _counted(table)
         for index, row in enumerate(rows or [{} for _ in counts], first):
-            media = [Medium("image", b"", self.where(index))] * counts[index - first]
-            yield from held_by(partial(self._record, row, index, media), late)
+            images = [Medium("image", b"", self.where(index))] * counts[index - first]
+            yield from held_by(partial(self._told, row, index, images), late)
+
+    def _told(self, row: Row, index: int, images: list[Medium]) -> Record:
+        return self._record(row, index, [*images, *named_vectors(row, self.root(index), self.where(index))])
 
     def _record(self, row: Row, index: int, media: list[Medium]) -> Record:
         return read_record(row, self.name(index), media, self.root(index), self.where(index))

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from PIL.Image import Image
 from torch.utils.data import Dataset
 
 from mmbridge.data.collate import Collate, too_long
@@ -12,6 +13,7 @@ from mmbridge.data.progress import waited_for
 from mmbridge.data.record import PARTS, Part, Record
 from mmbridge.data.sample import Medium
 from mmbridge.data.sources import DataSet, RecordSource
+from mmbridge.data.vectors import open_vectors
 from mmbridge.data.workers import read_ahead
 from mmbridge.errors import UserError
 
@@ -96,12 +98,13 @@ class _Examined(Dataset[_Seen]):
         seen, decoded = _Seen([], record.counts(), not record.media), list[Medium]()
         for medium in record.media:
             try:
-                image = open_image(medium)
+                opened = open_vectors(medium) if medium.kind == "vector" else open_image(medium)
             except UserError as error:
                 seen.problems.append(Problem.of(error, where))
             else:
-                seen.sizes.append(image.size)
-                decoded.append(replace(medium, source=image))
+                if isinstance(opened, Image):
+                    seen.sizes.append(opened.size)
+                decoded.append(replace(medium, source=opened))
         if self._collate is not None and not seen.problems and any(seen.counts):
             self._measure(self._collate, record.with_media(decoded), seen, where)
         return seen

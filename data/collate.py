@@ -3,19 +3,20 @@
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmbridge.data.batch import BadSample, Batch
-from mmbridge.data.media import LIMITS, Limits, image_size, open_picture
+from mmbridge.data.media import LIMITS, Limits, image_size
+from mmbridge.data.opening import open_medium
 from mmbridge.data.sample import Medium, MediumKind, Sample
-from mmbridge.encoders.base import Picture, Prepared, Tiling, Views
+from mmbridge.encoders.base import Prepared, Tiling, Views
 from mmbridge.errors import DataError, MediaError, UserError
 
 if TYPE_CHECKING:
     from mmbridge.data.feature_cache import FeatureCache
     from mmbridge.llm.prompt import Prompt
 
-Prepare = Mapping[str, tuple[MediumKind, Callable[[Picture], Views]]]
+Prepare = Mapping[str, tuple[MediumKind, Callable[[Any], Views]]]
 """For each encoder the medium it takes and its preprocessing."""
 
 Length = Callable[[MediumKind, list[Tiling | None]], int]
@@ -112,7 +113,9 @@ class Collate:
         return words + sum(media.values()), len(wholes), max(wholes, default=0)
 
     def _tiling(self, medium: Medium) -> Tiling | None:
-        return None if self.tiling is None else self.tiling(*image_size(medium, self.limits))
+        if self.tiling is None or medium.kind != "image":
+            return None
+        return self.tiling(*image_size(medium, self.limits))
 
     def _made(self, sample: Sample, opened: "dict[_Key, _Media]") -> "tuple[Prompt, list[_Media]]":
         """Its prompt, and each of its media prepared for the encoders that take it; ``opened`` are those of before."""
@@ -135,10 +138,10 @@ class Collate:
             raise DataError(f"sample {name}", problem)
         try:
             kept = self.features.find(medium, takers, self.limits) if self.features is not None else {}
-            picture = open_picture(medium, self.limits) if len(kept) < len(takers) else None
+            opened = open_medium(medium, self.limits) if len(kept) < len(takers) else None
+            return {each: kept[each] if opened is None or each in kept else takers[each](opened) for each in takers}
         except MediaError as error:
-            raise MediaError(f"sample {name}: {error.where}", error.problem, error.fix) from error
-        return {each: kept[each] if picture is None or each in kept else takers[each](picture) for each in takers}
+            raise MediaError(f"sample {name}: {medium.name}", error.problem, error.fix) from error
 
     def _require_fit(self, sample: Sample, prompt: "Prompt", prepared: "Sequence[_Media]") -> None:
         if self.length is not None and self.max_length is not None:

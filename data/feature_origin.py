@@ -5,7 +5,8 @@ from importlib.metadata import version
 from typing import Any
 
 from mmbridge.encoders.base import PREPARATION
-from mmbridge.encoders.config import EncoderConfig
+from mmbridge.encoders.config import EncoderConfig, VectorsConfig
+from mmbridge.errors import RecipeError
 from mmbridge.frozen import content_hash
 
 Origin = Mapping[str, Any]
@@ -20,8 +21,11 @@ def origin_of(config: EncoderConfig) -> Origin:
     """What the features of an encoder would be made with now.
 
     Raises:
-        RecipeError: the encoder cannot be found.
+        RecipeError: the encoder cannot be found, or has nothing to compute.
     """
+    if isinstance(config, VectorsConfig):
+        problem = "expected encoders that compute features, found kind vectors, whose media are features already"
+        raise RecipeError("encoders", problem, "leave features out of the recipe")
     packages = {"pillow", "simplejpeg", "torchvision", _PACKAGES[config.kind]}
     if config.aspect == "tiles":
         packages.add("transformers")  # chooses the tiling

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 from mmbridge.data.batch import BadSample, Batch
 from mmbridge.data.feature_shards import write_shard
 from mmbridge.data.feature_store import shard_numbers, shard_path
-from mmbridge.data.media import open_picture
 from mmbridge.data.media_key import KEY_BYTES
+from mmbridge.data.opening import open_medium
 from mmbridge.data.progress import Waiting
 from mmbridge.data.survey import Reading, Survey
 from mmbridge.data.workers import read_ahead
@@ -126,7 +126,7 @@ class _Decoded(Dataset[_Row]):
         except UserError as error:
             return row, BadSample(error.where, error)
         try:
-            return row, self._prepare(open_picture(medium))
+            return row, self._prepare(open_medium(medium))
         except UserError as error:
             return row, BadSample(medium.name, error)
 

@@ -3,8 +3,17 @@
 import os.path
 from pathlib import Path
 
-from mmbridge.data.sample import Medium
+from mmbridge.data.sample import Medium, MediumKind
 from mmbridge.errors import DataError
+
+NUMPY, SAFETENSORS = ".npy", ".safetensors"
+VECTORS = (NUMPY, SAFETENSORS)
+"""What files of vectors end in."""
+
+
+def kind_named(name: str) -> MediumKind:
+    """What a file of this name holds: vectors, or else an image. ``#`` and a row may stand behind it."""
+    return "vector" if name.endswith(VECTORS) or name.rpartition("#")[0].endswith(VECTORS) else "image"
 
 
 def within(root: Path, name: str, where: str) -> Path:
@@ -25,5 +34,5 @@ def within(root: Path, name: str, where: str) -> Path:
 
 
 def found_in(root: Path, name: str, where: str) -> Medium:
-    """The image ``name`` under ``root``, called by its path and by where it was named."""
-    return Medium("image", within(root, name, where), f"{name} ({where})")
+    """The medium ``name`` under ``root``, called by its path and by where it was named."""
+    return Medium(kind_named(name), within(root, name, where), f"{name} ({where})")

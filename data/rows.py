@@ -5,6 +5,7 @@ and kind; or a conversation in ``messages`` or LLaVA's ``conversations``. Other 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ Row = Mapping[str, Any]
 CONTENT = ("text", "caption", "questions", "messages", "conversations")
 """Columns of which a row has at least one."""
 COLUMNS = ("id", "references", "facts", "objects", "split", *CONTENT)
-"""All that are read, besides those of images."""
+"""All that are read, besides those of media."""
 
 
 def read_record(row: Row, name: str, media: Sequence[Medium], root: Path | None, where: str) -> Record:
@@ -44,7 +45,8 @@ def read_record(row: Row, name: str, media: Sequence[Medium], root: Path | None,
     elif row.get("conversations") is not None:
         messages = parse_conversations(row["conversations"], media, where)
     elif len(media) > 1:
-        raise DataError(where, f"expected one image a row or messages about them, found {len(media)} images")
+        kinds = " and ".join(dict.fromkeys(f"{medium.kind}s" for medium in media))
+        raise DataError(where, f"expected one medium a row or messages about them, found {len(media)} {kinds}")
     text = row.get("caption") if row.get("text") is None else row["text"]
     return Record(
         id=name if row.get("id") is None else str(row["id"]),
@@ -60,13 +62,24 @@ def read_record(row: Row, name: str, media: Sequence[Medium], root: Path | None,
 
 
 def named_media(row: Row, root: Path, where: str) -> list[Medium]:
-    """The images of a row's ``image`` or ``images`` column, none if it has neither.
+    """The media of a row's ``image`` or ``images`` column, and of ``vector`` or ``vectors``; none if it has none.
 
-    Each is a path, or ``bytes`` and ``path`` as the feature ``Image`` of ``datasets`` stores it.
+    An image is a path, or ``bytes`` and ``path`` as the feature ``Image`` of ``datasets`` stores it; vectors a path.
     """
-    value = row.get("images") if row.get("image") is None else row["image"]
-    media = [] if value is None else value if isinstance(value, list) else [value]
-    return [_named(each, root, where) for each in media]
+    return [*[_named(each, root, where) for each in _listed(row, "image")], *named_vectors(row, root, where)]
+
+
+def named_vectors(row: Row, root: Path, where: str) -> list[Medium]:
+    """The vectors of a row's ``vector`` or ``vectors`` column, such as ``items.npy#17``."""
+    named = _listed(row, "vector")
+    if wrong := [each for each in named if not isinstance(each, str)]:
+        raise DataError(where, f"vector: expected a path or a list of paths, found {shown(wrong[0])}")
+    return [replace(found_in(root, each, where), kind="vector") for each in named]
+
+
+def _listed(row: Row, column: str) -> list[Any]:
+    value = row.get(f"{column}s") if row.get(column) is None else row[column]
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def _named(value: object, root: Path, where: str) -> Medium:

@@ -6,23 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from mmbridge.llm.templates import TemplateName
 
-MediumKind = Literal["image", "audio", "video"]
+MediumKind = Literal["image", "audio", "video", "vector"]
 Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """One image, sound or video, not decoded yet.
+    """One image, sound, video, or an embedding of one or a few vectors, not opened yet.
 
-    ``source`` is a path, the bytes of a file, or a picture already in memory; ``name`` is what errors call it.
+    ``source`` is a path (of a vector also a row of a table, ``items.npy#17``: ``mmbridge.data.vectors``), the bytes of
+    a file, or a picture or an array of vectors already in memory; ``name`` is what errors call it.
     """
 
     kind: MediumKind
-    source: "Path | bytes | Image"
+    source: "Path | bytes | Image | NDArray[np.floating]"
     name: str = "media in memory"
 
 

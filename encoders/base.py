@@ -59,9 +59,9 @@ class Tiling:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """One medium, preprocessed for one encoder: ``inputs`` (V, C, H, W), and how its views tile it, if they do.
+    """One medium, preprocessed for one encoder: ``inputs`` (V, …), and how its views tile it, if they do.
 
-    Inputs in uint8 are normalised on the encoder's device; others are so already.
+    Of images (V, C, H, W): inputs in uint8 are normalised on the encoder's device; others are so already.
     """
 
     inputs: Tensor
@@ -130,7 +130,7 @@ class Preparation(Protocol):
         ...
 
     def __call__(self, opened: Any, /) -> Views:
-        """``opened`` is what ``mmbridge.data.media`` makes of the encoder's kind of medium."""
+        """``opened`` is what ``mmbridge.data.opening`` makes of a medium of the encoder's kind."""
         ...
 
 

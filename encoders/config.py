@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mmbridge.config import Config
+from mmbridge.data.media_paths import VECTORS
+from mmbridge.errors import RecipeError
 from mmbridge.frozen import locate
 
 if TYPE_CHECKING:
+    from mmbridge.encoders.vectors import VectorEncoder
     from mmbridge.encoders.vision import VisionEncoder
 
 Tokens = Literal["all", "patches", "cls", "pooled"]
@@ -90,4 +93,52 @@ class TransformersConfig(VisionConfig):
         return TransformersEncoder(self)
 
 
-EncoderConfig = Annotated[OpenCLIPConfig | TimmConfig | TransformersConfig, Field(discriminator="kind")]
+class VectorsConfig(Config):
+    """Embeddings of items, users or anything else, which are features already; width and count are all there is."""
+
+    kind: Literal["vectors"] = "vectors"
+    path: str | None = None
+    """A local table, .npy or .safetensors, whose vectors media are: it says the width, and a bridge trained for it
+    refuses another. Media name their own files."""
+    width: Annotated[int, Field(ge=1)] | None = None
+    """How many numbers a vector has. Exactly one of path and width is given."""
+    count: Annotated[int, Field(ge=1)] = 1
+    """How many vectors a medium has, no more and no fewer."""
+    normalise: bool = False
+    """Whether vectors are scaled to length 1."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What features come in."""
+
+    @property
+    def revision(self) -> None:
+        """A table is local."""
+
+    def located(self) -> Path | None:
+        """The table, if there is one.
+
+        Raises:
+            RecipeError: it cannot be found, or is another kind of file.
+        """
+        if self.path is None:
+            return None
+        file = Path(self.path).expanduser()
+        if not file.is_file():
+            raise RecipeError(self.path, "expected a table of vectors, found no such file")
+        if file.suffix not in VECTORS:
+            raise RecipeError(self.path, f"expected a table of vectors, {' or '.join(VECTORS)}, found another file")
+        return file
+
+    def build(self) -> "VectorEncoder":
+        from mmbridge.encoders.vectors import VectorEncoder
+
+        return VectorEncoder(self)
+
+    @model_validator(mode="after")
+    def _one_width(self) -> Self:
+        if (self.path is None) == (self.width is None):
+            found = "neither" if self.width is None else "both"
+            raise ValueError(f"width: expected exactly one of path and width, found {found}")
+        return self
+
+
+EncoderConfig = Annotated[OpenCLIPConfig | TimmConfig | TransformersConfig | VectorsConfig, Field(discriminator="kind")]

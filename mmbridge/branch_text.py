@@ -9,6 +9,7 @@ from mmbridge.connectors.config import ResamplerConfig, qformer_of
 from mmbridge.data.sample import Sample
 from mmbridge.errors import DataError, RecipeError
 from mmbridge.frozen import locate, quietly, reading
+from mmbridge.llm.prompt import PLACEHOLDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,15 @@ class SaidText:
         if not words:
             raise DataError(f"sample {sample.id}", "expected a text beside the medium, found none")
         return self.branch(words)
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many words a tokenizer has without the placeholders put behind them, which no text says."""
+    placeholders = {tokenizer.convert_tokens_to_ids(each) for each in PLACEHOLDERS.values()}
+    words = len(tokenizer)
+    while words - 1 in placeholders:
+        words -= 1
+    return words
 
 
 def branch_tokenizer(config: ResamplerConfig, own: PreTrainedTokenizerBase, key: str) -> BranchTokenizer | None:
@@ -47,7 +57,7 @@ def branch_tokenizer(config: ResamplerConfig, own: PreTrainedTokenizerBase, key:
         folder = locate(text.tokenizer, text.revision)
         with reading(folder, "transformers"), quietly():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    branch = BranchTokenizer(tokenizer, text.length)
+    branch = BranchTokenizer(tokenizer, text.length, _words(tokenizer))
     if branch.vocabulary != text.vocabulary:
         problem = f"expected {branch.vocabulary}, the words of the tokenizer and of the branch, found {text.vocabulary}"
         inside = key if qformer is config else f"{key}.qformer"

@@ -96,7 +96,7 @@ class Bridge(Conversing, ModelHubMixin):
             for name, config in recipe.connectors.items()
         }
         self.branches = {name: branch for name, branch in found.items() if branch is not None}
-        read = {name: encoders[name] for name in recipe.read_encoders}
+        read: dict[str, Encoder] = {name: encoders[name] for name in recipe.read_encoders}
         self.prepare = {name: (each.medium, each.prepare) for name, each in read.items()}
         self.eval()
 

@@ -24,6 +24,9 @@ from mmbridge.recipe_errors import describe
 
 Conversation = Sequence[MessageInput]
 
+_DESCRIBED = "Describe it."
+"""What a caption of anything but an image is asked for with, unless the user says otherwise."""
+
 
 class Conversing(nn.Module, ABC):
     """Generation for a module that can turn a batch into what its ``llm`` reads.
@@ -63,7 +66,7 @@ class Conversing(nn.Module, ABC):
         """Describes a medium, or each of several: an answer for one, a list for a list, which runs as one batch.
 
         Args:
-            media: paths, bytes, pictures or ``Medium``s.
+            media: paths, bytes, pictures, arrays of vectors or ``Medium``s.
             prompt: what to ask for; a plain request to describe it when left out.
             options, changes: of generation, as an object, by keyword (``beams=3``), or both.
 
@@ -72,8 +75,9 @@ class Conversing(nn.Module, ABC):
             DataError: prompt, perceptual tokens and answer together are too long.
             UserError: no such option.
         """
-        asked = prompt or CAPTION_PROMPTS[0]
-        answers = self.generate([(Message("user", (one, asked)),) for one in as_media(media)], options, **changes)
+        usual = {"image": CAPTION_PROMPTS[0]}
+        asked = [(one, prompt or usual.get(one.kind, _DESCRIBED)) for one in as_media(media)]
+        answers = self.generate([(Message("user", each),) for each in asked], options, **changes)
         return answers if isinstance(media, Sequence) and not isinstance(media, str | bytes) else answers[0]
 
     def ask(

@@ -160,16 +160,19 @@ def freeze(module: "ModuleT") -> "ModuleT":
     return module.eval()
 
 
-def content_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's weights, configuration, tokenizer and template files.
+def content_hash(place: Path) -> str:
+    """SHA-256 over the names and contents of a folder's weights, configuration, tokenizer and template files; of a file
+    over its own.
 
-    Each file's own hash is kept by path, size and modification time under ``$XDG_CACHE_HOME/mmbridge``, so a folder
-    that has not changed is not read again.
+    Each file's own hash is kept by path, size and modification time under ``$XDG_CACHE_HOME/mmbridge``, so what
+    has not changed is not read again.
 
     Raises:
         RecipeError: the folder holds nothing to hash.
     """
-    files = sorted(file for file in folder.rglob("*") if _counts(file.relative_to(folder)) and file.is_file())
+    folder = place.parent if place.is_file() else place
+    inside = (file for file in folder.rglob("*") if _counts(file.relative_to(folder)) and file.is_file())
+    files = [place] if place.is_file() else sorted(inside)
     if not files:
         raise RecipeError(folder, "expected weights and a configuration, found neither")
     known = _read_cache()

@@ -2,22 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 
+from mmbridge.data.media_paths import kind_named
 from mmbridge.data.messages import parse_messages
 from mmbridge.data.sample import Medium, Message
 from mmbridge.errors import DataError
 
-MediumInput = str | Path | bytes | Image | Medium
-"""A path, the bytes of a file, a picture in memory, or a medium."""
+MediumInput = str | Path | bytes | Image | NDArray[Any] | Medium
+"""A path, the bytes of an image file, a picture or an array of vectors in memory, or a medium."""
 
 MessageInput = Message | Mapping[str, object]
 """A message, or a dictionary of role and content as chat templates take them."""
 
 
 def as_medium(value: MediumInput) -> Medium:
-    """An image, unless it is a medium already.
+    """An image, or vectors where it is an array of them or a file's name says so, unless it is a medium already.
 
     Raises:
         DataError: it is nothing that holds a medium.
@@ -25,10 +29,13 @@ def as_medium(value: MediumInput) -> Medium:
     if isinstance(value, Medium):
         return value
     if isinstance(value, str | Path):
-        return Medium("image", Path(value), str(value))
+        return Medium(kind_named(str(value)), Path(value), str(value))
     if isinstance(value, bytes | Image):
         return Medium("image", value)
-    raise DataError("media", f"expected a path, bytes, a picture or a Medium, found {type(value).__name__}")
+    if isinstance(value, np.ndarray):
+        return Medium("vector", value)
+    problem = f"expected a path, bytes, a picture, an array of vectors or a Medium, found {type(value).__name__}"
+    raise DataError("media", problem)
 
 
 def as_media(values: MediumInput | Sequence[MediumInput]) -> list[Medium]:

@@ -15,19 +15,17 @@ Sources = Mapping[str, Mapping[str, str | None]]
 
 
 def sources(recipe: Recipe) -> Sources:
-    """What each frozen part is now.
+    """What each frozen part that has files is now.
 
     Raises:
         RecipeError: a part cannot be found.
     """
     parts = {"llm": recipe.llm} | {f"encoders.{name}": config for name, config in recipe.encoders.items()}
+    places = {name: part.located() for name, part in parts.items()}
     return {
-        name: {
-            "path": part.path,
-            "revision": part.revision,
-            "sha256": content_hash(part.located()),
-        }
-        for name, part in parts.items()
+        name: {"path": parts[name].path, "revision": parts[name].revision, "sha256": content_hash(place)}
+        for name, place in places.items()
+        if place is not None
     }
 
 
@@ -62,9 +60,9 @@ def _with_parts(recipe: Recipe, changes: Callable[[LLMConfig | EncoderConfig], d
 
 
 def _pinned(part: LLMConfig | EncoderConfig) -> dict[str, Any]:
-    if part.path.startswith("world:"):
+    place = None if part.path is None or part.path.startswith("world:") else part.located()
+    if part.path is None or place is None:
         return {}
-    place = part.located()
     if Path(part.path).expanduser().exists():
         return {"path": str(place.absolute())}
     return {"revision": place.name}  # the hub client keeps each commit in a folder of its name

@@ -30,7 +30,7 @@ def print_table(bridge: Bridge, stage: str, console: Console) -> None:
 
 def _parts(bridge: Bridge) -> list[tuple[str, str, nn.Module]]:
     recipe = bridge.recipe
-    encoders = [(f"encoders.{name}", each.path, bridge.encoders[name]) for name, each in recipe.encoders.items()]
+    encoders = [(f"encoders.{name}", each.path or "", bridge.encoders[name]) for name, each in recipe.encoders.items()]
     connectors = [
         (f"connectors.{name}", f"{each.resampler.kind} → {each.projector.kind}", bridge.connectors[name])
         for name, each in recipe.connectors.items()

@@ -6,6 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from mmbridge.encoders.config import VisionConfig
 from mmbridge.errors import RecipeError
 from mmbridge.recipe import Recipe
 from mmbridge.stage import OptimConfig, ScheduleConfig
@@ -55,7 +56,9 @@ def test_published_schedules(name: str, steps: list[int], smallest: list[float],
 def test_blip_2_with_clip_sees_as_many_samples_as_published() -> None:
     recipe = Recipe.load("blip-2", "variant=vit-l,opt-6.7b")
     assert [stage.batch * stage.accumulate for stage in recipe.stages] == [2320, 1920]
-    assert (recipe.encoders["image"].layer, recipe.llm.path) == (-2, "facebook/opt-6.7b")
+    encoder = recipe.encoders["image"]
+    assert isinstance(encoder, VisionConfig)
+    assert (encoder.layer, recipe.llm.path) == (-2, "facebook/opt-6.7b")
 
 
 def test_llava_lora_variant() -> None:

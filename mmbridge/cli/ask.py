@@ -12,6 +12,7 @@ from mmbridge.cli.options import (
     DtypeOption,
     Json,
     MaxNewTokens,
+    Media,
     Seed,
     Temperature,
     generation,
@@ -22,7 +23,7 @@ from mmbridge.errors import MediaError, UserError
 
 def ask(
     bridge: BridgePath,
-    media: Annotated[list[str], typer.Argument(metavar="MEDIA...", help="Files, or folders of files.")],
+    media: Media,
     question: Annotated[str, typer.Option("--question", "-q", help="What to ask about all of them together.")],
     streamed: Annotated[bool, typer.Option("--stream", help="Print the answer while it is written.")] = False,
     json: Json = False,

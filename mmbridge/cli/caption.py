@@ -15,6 +15,7 @@ from mmbridge.cli.options import (
     DtypeOption,
     Json,
     MaxNewTokens,
+    Media,
     Seed,
     Temperature,
     generation,
@@ -26,7 +27,7 @@ from mmbridge.errors import MediaError
 
 def caption(
     bridge: BridgePath,
-    media: Annotated[list[str], typer.Argument(metavar="MEDIA...", help="Files, or folders of files.")],
+    media: Media,
     prompt: Annotated[str | None, typer.Option(help="What to ask for instead of the usual caption prompt.")] = None,
     json: Json = False,
     device: Device = None,

@@ -61,9 +61,9 @@ def _parts(bridge: "Bridge") -> list[Part]:
     rows = []
     for name, config in recipe.encoders.items():
         encoder: Any = bridge.encoders[name]
-        held, source = _held(bridge, f"encoders.{name}."), sources[f"encoders.{name}"]["sha256"]
+        held, source = _held(bridge, f"encoders.{name}."), sources.get(f"encoders.{name}", {}).get("sha256")
         facts = encoder.facts
-        rows.append(Part(f"encoder {name}", config.kind, config.path, facts.width, facts.tokens, *held, source))
+        rows.append(Part(f"encoder {name}", config.kind, config.path or "", facts.width, facts.tokens, *held, source))
     for name, section in recipe.connectors.items():
         connector: Any = bridge.connectors[name]
         kind, held = f"{section.resampler.kind} + {section.projector.kind}", _held(bridge, f"connectors.{name}.")
@@ -102,7 +102,7 @@ def _show_recipe(recipe: "Recipe") -> None:
     paper = f" ({recipe.paper})" if recipe.paper else ""
     print(f"{recipe.name}: {recipe.about}{paper}\n")
     rows = [
-        *((f"encoder {name}", part.kind, part.path, _settings(part)) for name, part in recipe.encoders.items()),
+        *((f"encoder {name}", part.kind, part.path or "", _settings(part)) for name, part in recipe.encoders.items()),
         *(
             (
                 f"connector {name}",

@@ -1,6 +1,7 @@
-"""The MEDIA arguments of a verb: files, and folders of files."""
+"""The MEDIA arguments of a verb: files, rows of tables of vectors (``items.npy#17``), and folders of images."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mmbridge.data.sample import Medium
@@ -29,11 +30,14 @@ def expand(arguments: Sequence[str]) -> list[Path]:
 
 
 def read(path: Path) -> Medium:
-    """A file, decoded, so that a bad one is known before anything runs on it.
+    """A file, or vectors in one, opened, so that a bad one is known before anything runs on it.
 
     Raises:
-        MediaError: it is missing, empty, damaged, too large or no image.
+        MediaError: it is missing, empty, damaged, too large, or neither an image nor vectors.
     """
     from mmbridge.data.media import open_image
+    from mmbridge.data.media_paths import kind_named
+    from mmbridge.data.vectors import open_vectors
 
-    return Medium("image", open_image(Medium("image", path, str(path))), str(path))
+    medium = Medium(kind_named(str(path)), path, str(path))
+    return replace(medium, source=open_vectors(medium) if medium.kind == "vector" else open_image(medium))

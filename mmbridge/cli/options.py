@@ -37,6 +37,10 @@ BridgePath = Annotated[
     str,
     typer.Argument(metavar="BRIDGE", help="A bridge or run folder, a hub id, or a transformers LLaVA folder."),
 ]
+Media = Annotated[
+    list[str],
+    typer.Argument(metavar="MEDIA...", help="Files, folders of images, rows of tables of vectors (items.npy#17)."),
+]
 DataPath = Annotated[
     str,
     typer.Argument(

@@ -19,7 +19,7 @@ _PREFIX = "world:"
 
 def ceilings(recipe: "Recipe", file: Path = CEILINGS) -> dict[str, float]:
     """Figures of the recipe's world parts, named ``part.probe``; empty when it has none or no figures are shipped."""
-    paths = [recipe.llm.path, *(encoder.path for encoder in recipe.encoders.values())]
+    paths = [recipe.llm.path, *(encoder.path or "" for encoder in recipe.encoders.values())]
     names = [path.removeprefix(_PREFIX) for path in paths if path.startswith(_PREFIX)]
     if not names or not file.exists():
         return {}

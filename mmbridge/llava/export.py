@@ -19,6 +19,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProces
 
 from mmbridge.connectors.config import ConnectorConfig, LinearConfig, VocabularyConfig
 from mmbridge.connectors.connector import Connector
+from mmbridge.encoders.config import VisionConfig
 from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.errors import RecipeError, UserError
 from mmbridge.frozen import quietly
@@ -46,8 +47,9 @@ def export_llava(bridge: "Bridge", folder: Path | str) -> None:
     ((name, config),), ((seen, vision),) = recipe.connectors.items(), recipe.encoders.items()
     connector, encoder = bridge.connectors[name], bridge.encoders[seen]
     assert isinstance(connector, Connector)
-    assert isinstance(encoder, VisionEncoder)
     activation = _activation(f"connectors.{name}", config, bridge.llm.width)
+    assert isinstance(encoder, VisionEncoder)
+    assert isinstance(vision, VisionConfig)
     tower = tower_part(f"encoders.{seen}", vision, encoder)
     language = language_part(bridge.llm)
     model = _model(tower, language, connector, config, activation)

@@ -18,7 +18,9 @@ from mmbridge.errors import DataError, RecipeError
 from mmbridge.llm.chat import ChatTemplate, Extent, TemplateFaultError, reads_strings, turns_of
 from mmbridge.llm.templates import TemplateName, flattened, named_template
 
-PLACEHOLDERS: dict[MediumKind, str] = {"image": "<image>", "audio": "<audio>", "video": "<video>"}
+PLACEHOLDERS: dict[MediumKind, str] = {
+    "image": "<image>", "audio": "<audio>", "video": "<video>", "vector": "<vector>",
+}  # fmt: skip
 
 _NAME_ONE = "name a chat template that fits with llm.template"
 

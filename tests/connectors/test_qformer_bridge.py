@@ -62,7 +62,7 @@ def test_training_starts_from_a_checkpoint_that_loading_does_not_need(
 
 
 def test_a_text_branch_that_nobody_reads_stays_as_it_was(parts: Path, tmp_path: Path) -> None:
-    asked = recipe(parts, tmp_path, text=SMALL["text"] | {"vocabulary": 489})
+    asked = recipe(parts, tmp_path, text=SMALL["text"] | {"vocabulary": 486})
     start = Bridge(asked)
     start.initialise()
     trained = tensors(asked.train(out=tmp_path / "run"))

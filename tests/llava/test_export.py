@@ -201,7 +201,7 @@ def test_there_and_back(projector: dict[str, Any], tmp_path: Path) -> None:
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], tensor) for name, tensor in theirs.items())
     assert again.recipe.connectors["image"].projector.kind == projector["kind"]
-    assert again.recipe.encoders["vision"].layer == -2
+    assert again.recipe.encoders["vision"].model_dump()["layer"] == -2
 
 
 @pytest.mark.parametrize("tower", ["clip", "siglip"])

@@ -25,7 +25,7 @@ from tests.connectors.test_qformer import assert_same_gradients
 from tests.objectives.blip2_losses import Blip2Losses
 from tests.tiny_bridge import COLOURS, tiny_recipe, tiny_stage
 
-WORDS = 489
+WORDS = 486
 SAID = ("a red square", "a blue one, it seems", "green", "yellow and nothing more than that", "white", "black it is")
 TEXT = {"vocabulary": WORDS, "positions": 32, "length": 12, "shared": 8}
 QFORMER: dict[str, Any] = {
@@ -258,6 +258,6 @@ def test_an_objective_needs_a_text_branch(connector: dict[str, Any], line: str, 
 
 def test_words_and_tokenizer_agree(parts: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"^connectors\.image\.resampler\.text\.vocabulary: expected 489, .* found 488"
+        RecipeError, match=r"^connectors\.image\.resampler\.text\.vocabulary: expected 486, .* found 485"
     ):
-        Bridge(recipe(parts, resampler={"text": TEXT | {"vocabulary": 488}}))
+        Bridge(recipe(parts, resampler={"text": TEXT | {"vocabulary": 485}}))

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmbridge.config import Config
 from mmbridge.data.record import CAPTION_PROMPTS, Task
@@ -119,7 +119,47 @@ class DigitsConfig(Config):
         return digits(self.split, self.task, turns=self.turns, together=self.together, template=self.template)
 
 
-MixConfig = Annotated[FilesConfig | WorldConfig | DigitsConfig, Field(discriminator="kind")]
+class ItemsConfig(Config):
+    """Items of the embedded world: vectors of who consumed them, to be described, asked about and put in pairs."""
+
+    kind: Literal["items"] = "items"
+    split: Literal["train", "validation", "test"] = "train"
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the whole catalogue: its users, vectors and splits."""
+    task: Literal["caption", "vqa", "pope", "pairs", "all"] = "all"
+    """``pairs`` are an item, its text, and another vector that goes together with it; ``all`` has none of them."""
+    beside: Literal["item", "user"] = "item"
+    """What stands second in a pair: an item consumed by the same users, or a user who consumed it."""
+    turns: Turns = 1
+    """How many questions about one item share a conversation."""
+    together: Together = 1
+    """How many texts about one item are drawn at once, as one sample of a batch."""
+    template: TemplateName | None = None
+    """The prompt template of this source's samples, where it is not the stage's."""
+    weight: Weight = 1.0
+    """This source's share of the mix, relative to the others'."""
+
+    def build(self) -> "Source":
+        from mmbridge.data.world.items import items
+
+        return items(
+            self.split,
+            self.seed,
+            self.task,
+            self.beside,
+            turns=self.turns,
+            together=self.together,
+            template=self.template,
+        )
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.task != "pairs" and self.beside != "item":
+            raise ValueError("beside: only task pairs has a second; leave it out")
+        return self
+
+
+MixConfig = Annotated[FilesConfig | WorldConfig | DigitsConfig | ItemsConfig, Field(discriminator="kind")]
 
 
 class SkipConfig(Config):

@@ -27,6 +27,7 @@ from mmbridge.connector_flops import ConnectorFlops
 from mmbridge.context import Span
 from mmbridge.data.batch import Batch
 from mmbridge.encoders.base import Views
+from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.llm.flops import LanguageModelFlops, Row, Work
 from mmbridge.llm.reading import Reading, read
 from mmbridge.llm.tree import Tree, trees
@@ -125,7 +126,7 @@ class StepFlops:
         shown = defaultdict[str, set[int]](set)
         for name, pairs in paired.items():
             for encoder in self._pairs[name].read(self._bridge.recipe.connectors[name].encoders):
-                shown[encoder].update(pairs.media)
+                shown[encoder].update(self._pairs[name].shown(pairs))
         return sum(self._seen(batch, name, numbers) for name, numbers in shown.items())
 
     def _seen(self, batch: Batch, encoder: str, media: Iterable[int]) -> int:
@@ -152,7 +153,11 @@ class StepFlops:
     def _masked(self, connector: str) -> Masked | None:
         """What a reconstruction through this connector hides patches of."""
         found = self._objectives.reconstructions.get(connector)
-        return None if found is None else Masked(self._bridge.encoders[found.encoder], found.decoder, found.visible)
+        if found is None:
+            return None
+        encoder = self._bridge.encoders[found.encoder]
+        assert isinstance(encoder, VisionEncoder)
+        return Masked(encoder, found.decoder, found.visible)
 
     def _resting(self, batch: Batch) -> list[str]:
         """The connectors whose medium the batch has none of: for the LLM they run on nothing."""

@@ -1,4 +1,4 @@
-"""The floating-point operations of contrast, matching, grounded generation and reconstruction, as closed formulas.
+"""The floating-point operations of contrasts, matching, grounded generation and reconstruction, as closed formulas.
 
 Symbols: V views, S pairs of media and texts, A of all processes, P predicted tokens, M queries, W width of the
 Q-Former, C width of the shared space, K words. A multiply-add is two FLOPs. Forward:
@@ -6,6 +6,7 @@ Q-Former, C width of the shared space, K words. A multiply-add is two FLOPs. For
     passes          ``mmbridge.qformer_products``, of the sizes in ``mmbridge.pair_sizes``:
                     image and queries over V views, text over S texts, both over 3·S rows, causal over S texts
     contrast        2·(V·M·W·C + S·W·C) for the shared space, 2·M·C for each medium and text that are compared
+    items           2·V·M·W·C for the shared space, 2·M²·C for each two items that are compared
     matching        2·3·S·M·2·W
     generation      2·P·(W² + W·K)
     reconstruction  ``Encoder.flops`` and ``mmbridge.xformer_products``, of the patches that are seen
@@ -17,7 +18,7 @@ it. Matching draws its negatives by similarities that get no gradient of it. Exe
 - in the last block, places whose output nobody reads: a text's tokens but its first, text beside queries; and all but
   keys and values of the queries where generation alone reads them;
 - hidden patches, where they are embedded; in the decoder's last block and behind, what is made of visible ones;
-- views that no pair shows; similarities' second product; views projected again that other processes have projected;
+- views that nobody reads; similarities' second product; views projected again that other processes have projected;
 - the connector's own pass where the LLM reads it as well: it is that of ``queries``.
 """
 
@@ -32,6 +33,7 @@ from mmbridge.connectors.connector import Connector
 from mmbridge.connectors.text_heads import TextHeads
 from mmbridge.connectors.xformer import XFormer, qformer_in
 from mmbridge.encoders.masked import MaskedDecoder
+from mmbridge.encoders.vision import VisionEncoder
 from mmbridge.objectives.base import Part
 from mmbridge.pair_sizes import PairedBatch, PairSizes
 from mmbridge.products import Products, Value, joined, trains
@@ -43,7 +45,7 @@ from mmbridge.xformer_products import DualProducts, decoded
 class Masked:
     """A masked autoencoder: both its halves, and how many patches are visible."""
 
-    encoder: nn.Module
+    encoder: VisionEncoder
     decoder: MaskedDecoder
     visible: int
 
@@ -61,8 +63,12 @@ class PairFlops:
 
     def read(self, encoders: Sequence[str]) -> Sequence[str]:
         """Those of the connector's encoders of which features are read; an X-Former's second where queries go on."""
-        goes_on = {"similarities", "matches"} & {*self._reads}
+        goes_on = {"similarities", "matches", "items"} & {*self._reads}
         return encoders if goes_on or not isinstance(self._connector.resampler, XFormer) else encoders[:1]
+
+    def shown(self, batch: PairedBatch) -> set[int]:
+        """The views that are needed."""
+        return batch.shown(self._reads)
 
     def executed(self, batch: PairedBatch) -> int:
         made = _PairProducts(self._connector, batch.executed(self._queries, self._longest), self._masked)
@@ -71,8 +77,8 @@ class PairFlops:
 
     def needed(self, batch: PairedBatch, views: int | None = None) -> int:
         """``views``: those that the LLM reads as well, if it does; they are projected for it."""
-        made = _PairProducts(self._connector, batch.needed(self._queries, views), self._masked)
-        asked, looked = made.read(self._reads) if batch.media else ([], [])
+        made = _PairProducts(self._connector, batch.needed(self._queries, self._reads, views), self._masked)
+        asked, looked = made.read(self._reads) if self.shown(batch) else ([], [])
         if views:
             asked.append(projected(self._connector, views * self._queries, made.states, made.products))
         return 2 * made.products.needed(asked, looked)
@@ -102,6 +108,8 @@ class _PairProducts:
             asked.append(self.words)
         if "reconstruction" in reads:
             asked.append(self.reconstruction)
+        if "items" in reads:
+            asked += self.items
         return asked, looked
 
     @cached_property
@@ -127,9 +135,21 @@ class _PairProducts:
         return heads
 
     @cached_property
+    def shared(self) -> Value:
+        places = self._sizes.shared * self._config.queries
+        return self.products.linear(self._heads.image, places, self.states)
+
+    @cached_property
+    def items(self) -> tuple[Value, Value]:
+        each = self._config.queries**2 * self._heads.image.out_features
+        sizes, made, own, both = self._sizes, self.products, self.shared, joined(self.shared)
+        to_seconds, to_firsts = (made.of(size * each, own, both) for size in (sizes.to_seconds, sizes.to_firsts))
+        return to_seconds, to_firsts
+
+    @cached_property
     def similarities(self) -> tuple[Value, Value]:
         sizes, made, heads = self._sizes, self.products, self._heads
-        images = made.linear(heads.image, sizes.shown * self._config.queries, self.states)
+        images = self.shared
         texts = made.linear(heads.text, sizes.rows, self._passes.read(sizes.text).states)
         both, each = joined(images, texts), self._config.queries * heads.image.out_features
         return made.of(sizes.to_texts * each, images, both), made.of(sizes.to_images * each, both, texts)

@@ -1,7 +1,8 @@
 """How much there is of each pass over a batch's pairs of media and texts: what is executed, and what is needed.
 
 Symbols: V views, U of them that pairs show, S pairs of this process, A of all that train together, M queries, l tokens
-of a text, T of the longest. Where there is no pair, one of nothing, of two tokens, stands for them.
+of a text, T of the longest. Where there is no pair, one of nothing, of two tokens, stands for them. Of pairs of items:
+F different firsts, P pairs of this process, B of all.
 
                     executed                              needed
     views           V                                     U
@@ -9,19 +10,24 @@ of a text, T of the longest. Where there is no pair, one of nothing, of two toke
     both            3·S·(M + T), 3·S·(M + T)²             3·Σ(M + l), 3·Σ(M + l)²; of the last the queries
     causal          S·T, S·T·(M + T)                      Σ(l − 1), Σ(l − 1)·(M + l/2): nobody reads a text's last token
     similarities    S·A, twice: to texts, to media        U·A, as one is the other turned
+    items           P·B, twice: to seconds, to firsts     F·B, as one is the other turned
     negatives       S views again in several processes    none
 
 Which texts are drawn is not known before: as needed they count as the pairs' own do. Where all pairs show one medium
-nothing is drawn, and ``both`` is needed once, not three times.
+nothing is drawn, and ``both`` is needed once, not three times. Views are needed where what is read shows them: the
+second of a pair of items for those alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 from operator import add
 
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
+from mmbridge.objectives.base import Part
+from mmbridge.objectives.item_pairs import item_places
 from mmbridge.objectives.queried import places
 from mmbridge.qformer_products import Places
 from mmbridge.ranks import Ranks
@@ -32,17 +38,19 @@ _NOTHING = 2
 
 @dataclass(frozen=True, slots=True)
 class PairSizes:
-    """``views`` have keys and values made, ``again`` of them once more, and are read by queries; ``shown`` of them, and
-    ``rows`` texts, go to the shared space, where so many are compared: ``to_texts``, ``to_images``. ``text``, ``both``
-    and ``causal`` are passes, ``predicted`` tokens come out of the last. Of ``masked`` media patches are hidden; what
-    nobody reads is left out of that if it is not ``whole``."""
+    """``views`` have keys and values made, ``again`` of them once more, and are read by queries; ``shared`` of them and
+    ``rows`` texts go to the shared space, where so many are compared: ``to_texts``, ``to_images``, ``to_seconds``,
+    ``to_firsts``. ``text``, ``both`` and ``causal`` are passes, ``predicted`` tokens come out of the last. Patches
+    are hidden of ``masked`` media; what nobody reads is left out of that if it is not ``whole``."""
 
     views: int
     again: int
-    shown: int
+    shared: int
     rows: int
     to_texts: int
     to_images: int
+    to_seconds: int
+    to_firsts: int
     text: Places
     both: Places
     causal: Places
@@ -53,12 +61,15 @@ class PairSizes:
 
 @dataclass(frozen=True, slots=True)
 class PairedBatch:
-    """The pairs of a batch: which medium each shows, of ``views``, how long its text is, and how many ``all`` are."""
+    """The pairs of a batch: which medium each shows, of ``views``, how long its text is, and how many ``all`` are; and
+    the pairs of ``items``, and how many ``all_items`` are."""
 
     media: Sequence[int]
     lengths: Sequence[int]
+    items: Sequence[tuple[int, int]]
     views: int
     all: int
+    all_items: int
     ranks: Ranks
 
     @classmethod
@@ -69,8 +80,21 @@ class PairedBatch:
         shown = places(batch, medium)
         texts = batch.texts.get(connector)  # none where the connector has no text branch
         lengths = [len(texts[sample]) for sample, _ in shown] if texts else []
-        total = int(ranks.total([len(shown)])[0]) if joint else len(shown)
-        return cls([number for _, number in shown], lengths, views, total, ranks)
+        items = item_places(batch, medium)
+        counts = [len(shown), len(items)]
+        total, all_items = map(int, ranks.total(counts) if joint else counts)
+        return cls([number for _, number in shown], lengths, items, views, total, all_items, ranks)
+
+    def shown(self, reads: Collection[Part]) -> set[int]:
+        """The views that whoever reads these parts looks at."""
+        alone = "words" in reads or "reconstruction" in reads
+        return self._shared(reads) | (set(self.media) if alone else set())
+
+    def _shared(self, reads: Collection[Part]) -> set[int]:
+        """Those that are needed in the shared space."""
+        beside_text = "similarities" in reads or "matches" in reads
+        items = chain.from_iterable(self.items) if "items" in reads else ()
+        return set(self.media if beside_text else ()) | set(items)
 
     def executed(self, queries: int, longest: int) -> PairSizes:
         """``longest``: tokens to which texts are padded that come from other processes."""
@@ -81,10 +105,12 @@ class PairedBatch:
         return PairSizes(
             views=views,
             again=several * rows,
-            shown=views,
+            shared=views,
             rows=rows,
             to_texts=compared,
             to_images=compared,
+            to_seconds=len(self.items) * self.all_items,
+            to_firsts=len(self.items) * self.all_items,
             text=Places(text=rows * length, pairs=rows * length**2),
             both=Places(3 * rows * queries, 3 * rows * mixed, 3 * rows * (queries + mixed) ** 2),
             causal=Places(text=rows * length, pairs=rows * length * (queries + length)),
@@ -93,18 +119,20 @@ class PairedBatch:
             whole=True,
         )
 
-    def needed(self, queries: int, views: int | None = None) -> PairSizes:
+    def needed(self, queries: int, reads: Collection[Part], views: int | None = None) -> PairSizes:
         """``views``: how many are read for others than the pairs, theirs among them."""
         shown, total = len(set(self.media)), sum(self.lengths)
         drawn = 3 if shown > 1 or self.all > len(self.media) else 1
         nowhere = Places(last=Places())
         return PairSizes(
-            views=shown if views is None else views,
+            views=len(self.shown(reads)) if views is None else views,
             again=0,
-            shown=shown,
+            shared=len(self._shared(reads)),
             rows=len(self.media),
             to_texts=shown * self.all,
             to_images=0,
+            to_seconds=len({first for first, _ in self.items}) * self.all_items,
+            to_firsts=0,
             text=reduce(add, (_first(length) for length in self.lengths), nowhere),
             both=reduce(add, (_beside(queries, length) for length in self.lengths for _ in range(drawn)), nowhere),
             causal=Places(

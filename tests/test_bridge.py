@@ -220,7 +220,7 @@ def test_bad_media_are_one_line(bridge: Bridge, tmp_path: Path) -> None:
         bridge.caption([picture(), tmp_path / "empty.png"])
     with pytest.raises(MediaError, match="no such file"):
         bridge.ask("nowhere.png", "?")
-    with pytest.raises(DataError, match="expected a path, bytes, a picture or a Medium, found int"):
+    with pytest.raises(DataError, match="expected a path, bytes, a picture, an array of vectors or a Medium, found"):
         bridge.caption(3)  # type: ignore[call-overload]
 
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 Part = Literal[
     "answers", "perceived", "said",
     "assignment", "shared assignment", "transport", "contrasted transport", "divergence", "paired divergence",
-    "similarities", "matches", "words", "reconstruction",
+    "similarities", "matches", "words", "reconstruction", "items",
 ]  # fmt: skip
 """What can be read of a run: what the LLM ``answers``, the tokens ``perceived`` and what is ``said`` of them; the words
 both are assigned to, alone or with those of all processes; how far tokens are from words, of others too or not;
 how far both are apart as sets, of a batch or a medium; of pairs of media and texts how near they are, which match,
-and the words that follow; and what is hidden of media."""
+and the words that follow; what is hidden of media; and how near ``items`` are that go together."""
 
 
 @dataclass(frozen=True, slots=True)

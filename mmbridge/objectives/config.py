@@ -135,6 +135,17 @@ class ReconstructionConfig(Config):
         return Reconstruction(name, connectors[name].medium, encoder, self.mask_ratio, key)
 
 
+class ItemContrastConfig(_TextBranchConfig):
+    """Each of two items that were consumed together finds the other among those of the batch."""
+
+    kind: Literal["item_contrast"] = "item_contrast"
+
+    def build(self, connectors: Connectors, key: str) -> "Objective":
+        from mmbridge.objectives.item_contrast import ItemContrast
+
+        return ItemContrast(**self.chosen(connectors, key))
+
+
 class AssignmentConfig(Config):
     """A medium and its text, each told in words of the LLM, predict the other's (VLAP)."""
 
@@ -230,6 +241,7 @@ ObjectiveConfig = Annotated[
     | ImageTextMatchingConfig
     | ImageGroundedGenerationConfig
     | ReconstructionConfig
+    | ItemContrastConfig
     | AssignmentConfig
     | TokenTransportConfig
     | DivergenceConfig,

@@ -43,9 +43,14 @@ class Pairs:
         return heads
 
     @cached_property
+    def shared(self) -> Tensor:
+        """(V, M, C), every view in the shared space."""
+        return self.heads.images(self.queried.states)
+
+    @cached_property
     def images(self) -> Tensor:
         """(S, M, C), each pair's medium in the shared space."""
-        return self.heads.images(self.queried.states)[self.queried.medium][: self.queried.count]
+        return self.shared[self.queried.medium][: self.queried.count]
 
     @cached_property
     def texts(self) -> Tensor:

@@ -70,7 +70,8 @@ def test_a_callers_own_paths_and_pictures_are_free() -> None:
 
 def test_what_is_no_conversation() -> None:
     refused(7, "content: expected text or a list of parts, found 7")
-    refused([{"type": "sculpture"}], "content: expected parts of type text, image, image_url or vector, found 'sculpture'")
+    types = "text, image, image_url or vector"
+    refused([{"type": "sculpture"}], f"content: expected parts of type {types}, found 'sculpture'")
     refused([{"type": "text"}], "text: expected text, found nothing")
     refused([{"type": "image", "path": "a", "url": "b"}], "expected one source of an image, found path and url")
     refused([{"type": "image", "path": 4}], "path: expected a path or an image, found 4")

@@ -13,7 +13,7 @@ from transformers import AutoProcessor, BertTokenizerLegacy, TokenizersBackend
 from mmbridge.data.sample import Medium, Message, Sample, conversation
 from mmbridge.errors import DataError, RecipeError
 from mmbridge.llm.config import LLMConfig
-from mmbridge.llm.prompt import Prompter
+from mmbridge.llm.prompt import PLACEHOLDERS, Prompter
 from mmbridge.llm.templates import TemplateName
 from tests.tiny import CHATML, CHATML_MARKED, tiny_llava, tiny_llm, tiny_tokenizer
 
@@ -280,7 +280,7 @@ def test_a_system_message_of_the_sample_goes_first(tmp_path: Path) -> None:
 def test_placeholders_are_tokens_but_not_embeddings(tmp_path: Path) -> None:
     llm = LLMConfig(path=str(tiny_llm(tmp_path))).build()
     rows = len(llm.embed(torch.arange(llm.model.config.vocab_size)))
-    assert rows == llm.model.config.vocab_size == len(llm.tokenizer) - 3
+    assert rows == llm.model.config.vocab_size == len(llm.tokenizer) - len(PLACEHOLDERS)
     with pytest.raises(IndexError):
         llm.embed(torch.tensor([rows]))
     assert llm.tokenizer.convert_tokens_to_ids("<image>") == rows

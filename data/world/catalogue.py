@@ -63,7 +63,7 @@ class Item:
 class Catalogue:
     """All items, users and vectors of a seed.
 
-    ``consumed`` (USERS, items) is 1 where a user consumed an item; ``items`` (items, WIDTH) and ``users`` (USERS, WIDTH)
+    ``consumed`` (USERS, items) is 1 where a user consumed an item; ``items`` (items, WIDTH), ``users`` (USERS, WIDTH)
     are vectors, in float32, of which an item's and a user's have a large product where she might like it.
     """
 

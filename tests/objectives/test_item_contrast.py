@@ -138,7 +138,8 @@ def test_a_single_item_and_one_beside_itself_are_no_pairs(bridge: Bridge) -> Non
 
 # --- several processes ---
 
-SHARES: tuple[tuple[Sequence[tuple[int, ...]], ...], ...] = (
+Pairs = Sequence[tuple[int, ...]]
+SHARES: tuple[tuple[Pairs, Pairs], ...] = (
     (PAIRS[:4], PAIRS[4:]),
     (PAIRS, []),
     (PAIRS[:1], PAIRS[1:]),

@@ -91,7 +91,18 @@ def test_every_shipped_recipe_is_listed() -> None:
     assert re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE) == list(SHOWN)
 
 
-SHOWN = ("quickstart", "digits", "llava-1.5", "limber", "llava-more", "blip-2", "minigpt-4", "x-former", "vlap")
+SHOWN = (
+    "quickstart",
+    "digits",
+    "llava-1.5",
+    "limber",
+    "llava-more",
+    "blip-2",
+    "minigpt-4",
+    "x-former",
+    "vlap",
+    "item-language-model",
+)
 
 
 def test_shown_recipes_are_the_shipped_ones() -> None:

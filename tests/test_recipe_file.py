@@ -145,7 +145,7 @@ UNFIT = {
     "lmm.path=x": "lmm: unknown key; did you mean 'llm'?",
     "connectors.image.projector.kind=mpl": "connectors.image.projector.kind: expected one of linear, mlp, vocabulary, "
     "found 'mpl'; did you mean 'mlp'?",
-    "encoders.image.kind=openclip": "encoders.image.kind: expected one of open_clip, timm, transformers, "
+    "encoders.image.kind=openclip": "encoders.image.kind: expected one of open_clip, timm, transformers, vectors, "
     "found 'openclip'; did you mean 'open_clip'?",
     "encoders.image.layer=last": "encoders.image.layer: expected a whole number or a list of whole numbers, "
     "found 'last'",

@@ -3,12 +3,24 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from mmbridge.bridge import Bridge
 from mmbridge.cli.app import run
+from mmbridge.media_input import MediumInput
 from mmbridge.recipe import Recipe
 from mmbridge.recipe_file import shipped
+
+
+def shown(bridge: Bridge) -> MediumInput:
+    """Something of the kind that its first connector reads."""
+    config = next(iter(bridge.recipe.connectors.values()))
+    if config.medium == "vector":
+        facts = bridge.encoder(config.encoders[0]).facts
+        return np.ones((facts.tokens, facts.width), np.float32)
+    return Image.new("RGB", (96, 64), "red")
 
 
 @pytest.mark.slow
@@ -17,7 +29,7 @@ def test_two_steps_on_the_embedded_world(name: str, tmp_path: Path) -> None:
     recipe = Recipe.load(name, "variant=world", "engine.device=cpu")
     assert {stage.steps for stage in recipe.stages} == {2}
     bridge = recipe.train(out=tmp_path)
-    answer = bridge.caption(Image.new("RGB", (96, 64), "red"), max_new_tokens=3)
+    answer = bridge.caption(shown(bridge), max_new_tokens=3)
     assert answer.perceptual_tokens > 0
     assert (tmp_path / "bridge" / "recipe.yaml").is_file()
 

@@ -19,12 +19,13 @@ def test_a_mix_of_every_kind_is_built(tmp_path: Path) -> None:
                 {"kind": "files", "path": str(tmp_path / "files"), "task": "caption", "weight": 0.01},
                 {"kind": "world", "count": 10, "task": "vqa", "turns": 3, "weight": 2},
                 {"kind": "digits", "split": "test", "task": "vqa", "turns": 7},
+                {"kind": "items", "split": "validation", "task": "pairs", "beside": "user"},
             ],
             "on_bad_sample": {"skip_up_to": 0.01},
         }
     )
     mixture = config.build(seed=3)
-    assert [len(source) for source in mixture.sources] == [1, 30, 360]
+    assert [len(source) for source in mixture.sources] == [1, 30, 360, 128]
     assert config.on_bad_sample == SkipConfig(skip_up_to=0.01)
     assert DataConfig.model_validate(config.model_dump()) == config
     assert len(mixture[0].media) == 1

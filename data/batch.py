@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mmbridge.data.sample import Sample
+from mmbridge.data.looks import Ids, Looks
+from mmbridge.data.sample import MediumKind, Sample
 from mmbridge.encoders.base import Grid, Prepared, Stored, Tiling, Views
 from mmbridge.errors import FeatureError, SourceError, UserError
 
@@ -38,6 +39,9 @@ class Batch:
     placeholders stand for, by number within their kind; where it is not given, every placeholder has its own, in the
     order of the prompts. ``bad`` are the samples that are missing: a batch without any good one is empty. ``texts``
     holds for each connector with a text branch the token ids of every sample's text.
+
+    ``looks`` are those at the media of each kind that a connector reads an instruction with; ``looked`` says for each
+    prompt which of them its placeholders stand for. Of other kinds, looks are media.
     """
 
     prompts: "tuple[Prompt, ...]"
@@ -45,13 +49,17 @@ class Batch:
     samples: tuple[Sample, ...]
     bad: tuple[BadSample, ...] = field(default=())
     media: tuple[tuple[int, ...], ...] = field(default=())
-    texts: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
+    texts: dict[str, list[Ids]] = field(default_factory=dict)
+    looks: dict[MediumKind, Looks] = field(default_factory=dict)
+    looked: tuple[tuple[int, ...], ...] = field(default=())
 
     def __post_init__(self) -> None:
         if not self.media:
             numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
             kinds = [[placeholder.medium for placeholder in prompt.placeholders] for prompt in self.prompts]
             self.media = tuple(tuple(next(numbers[kind]) for kind in row) for row in kinds)
+        if not self.looked:
+            self.looked = self.media
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -59,7 +67,8 @@ class Batch:
     def __reduce__(self) -> Any:
         """Sent from a worker, every tensor takes a file descriptor: the views of an encoder go as one."""
         packed = {name: _packed(views) for name, views in self.views.items()}
-        return _unpacked, (self.prompts, packed, self.samples, self.bad, self.media, self.texts)
+        rest = self.samples, self.bad, self.media, self.texts, self.looks, self.looked
+        return _unpacked, (self.prompts, packed, *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +99,8 @@ def _packed(media: Sequence[Prepared]) -> _Packed:
     )
 
 
-def _unpacked(
-    prompts: "tuple[Prompt, ...]",
-    packed: Mapping[str, _Packed],
-    samples: tuple[Sample, ...],
-    bad: tuple[BadSample, ...],
-    media: tuple[tuple[int, ...], ...],
-    texts: dict[str, list[tuple[int, ...]]],
-) -> Batch:
-    return Batch(prompts, {name: _prepared(each) for name, each in packed.items()}, samples, bad, media, texts)
+def _unpacked(prompts: "tuple[Prompt, ...]", packed: Mapping[str, _Packed], *rest: Any) -> Batch:
+    return Batch(prompts, {name: _prepared(each) for name, each in packed.items()}, *rest)
 
 
 def _prepared(packed: _Packed) -> list[Prepared]:

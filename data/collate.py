@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmbridge.data.batch import BadSample, Batch
+from mmbridge.data.looks import Ids, Looking
 from mmbridge.data.media import LIMITS, Limits, image_size
 from mmbridge.data.opening import open_medium
 from mmbridge.data.sample import Medium, MediumKind, Sample
@@ -40,6 +41,8 @@ class Collate:
         tiling: how an image of a width and height will be cut into tiles, where it is.
         features: of media encoded before; a medium that all its encoders have there is not decoded.
         texts: for each connector with a text branch, a sample's text as token ids.
+        instructions: for each connector that reads one, the kind of its media and the token ids of what stands beside
+            each medium of a sample.
     """
 
     prompt: "Callable[[Sample], Prompt]"
@@ -49,12 +52,14 @@ class Collate:
     tiling: Tile | None = None
     limits: Limits = field(default=LIMITS)
     features: "FeatureCache | None" = None
-    texts: Mapping[str, Callable[[Sample], tuple[int, ...]]] = field(default_factory=dict)
+    texts: Mapping[str, Callable[[Sample], Ids]] = field(default_factory=dict)
+    instructions: Mapping[str, tuple[MediumKind, Callable[[Sample], Sequence[Ids]]]] = field(default_factory=dict)
 
     def __call__(self, samples: Sequence[Sample | BadSample]) -> Batch:
         views: dict[str, list[Prepared]] = {name: [] for name in self.prepare}
-        prompts, kept, bad, media = [], [], [], []
-        texts: dict[str, list[tuple[int, ...]]] = {name: [] for name in self.texts}
+        prompts, kept, bad, media, looked = [], [], [], [], []
+        texts: dict[str, list[Ids]] = {name: [] for name in self.texts}
+        looking = self._looking()
         opened: dict[_Key, _Media] = {}
         numbers: dict[_Key, int] = {}
         for sample in _all(samples):
@@ -65,6 +70,7 @@ class Collate:
                 prompt, prepared = self._made(sample, opened)
                 self._require_fit(sample, prompt, prepared)
                 read = {name: text(sample) for name, text in self.texts.items()}
+                told = self._told(sample)
             except UserError as error:
                 bad.append(BadSample(sample.id, error))
                 continue
@@ -77,8 +83,12 @@ class Collate:
                     numbers[_key(medium)] = sum(kind == medium.kind for kind, _ in numbers)
                     for name, view in each.items():
                         views[name].append(view)
-            media.append(tuple(numbers[_key(medium)] for medium in sample.media))
-        return Batch(tuple(prompts), views, tuple(kept), tuple(bad), tuple(media), texts)
+            shown = [(medium.kind, numbers[_key(medium)]) for medium in sample.media]
+            media.append(tuple(number for _, number in shown))
+            beside = zip(shown, told, strict=True)
+            looked.append(tuple(looking[kind].number(at, ids) if kind in looking else at for (kind, at), ids in beside))
+        looks = {kind: each.looks for kind, each in looking.items()}
+        return Batch(tuple(prompts), views, tuple(kept), tuple(bad), tuple(media), texts, looks, tuple(looked))
 
     def positions(self, sample: Sample) -> int:
         """How long a sample is in the LLM's input, be that too long or not; needs ``length``.
@@ -92,25 +102,36 @@ class Collate:
         """What a draw will take, before any medium is decoded; needs ``length``.
 
         Returns:
-            positions of its texts and, once each, of its media; how many texts; positions of the longest of them. All
+            positions of its texts and, once each, of its looks; how many texts; positions of the longest of them. All
             zero where nothing can be used.
         """
         assert self.length is not None
-        words, wholes, media = 0, [], dict[_Key, int]()
+        words, wholes, looks = 0, [], dict[tuple[_Key, tuple[Ids, ...]], int]()
         for sample in _all([drawn]):
             if isinstance(sample, BadSample):
                 continue
             try:
                 prompt = self.prompt(sample)
-                for medium in sample.media:
-                    if _key(medium) not in media:
-                        media[_key(medium)] = self.length(medium.kind, [self._tiling(medium)])
+                shown = [(_key(medium), told) for medium, told in zip(sample.media, self._told(sample), strict=True)]
+                for medium, look in zip(sample.media, shown, strict=True):
+                    if look not in looks:
+                        looks[look] = self.length(medium.kind, [self._tiling(medium)])
             except UserError:  # it is told when the batch is made
                 continue
             text = len(prompt.ids) - len(prompt.placeholders)
             words += text
-            wholes.append(text + sum(media[_key(medium)] for medium in sample.media))
-        return words + sum(media.values()), len(wholes), max(wholes, default=0)
+            wholes.append(text + sum(looks[look] for look in shown))
+        return words + sum(looks.values()), len(wholes), max(wholes, default=0)
+
+    def _looking(self) -> dict[MediumKind, Looking]:
+        kinds = {kind for kind, _ in self.instructions.values()}
+        return {kind: Looking([name for name, (own, _) in self.instructions.items() if own == kind]) for kind in kinds}
+
+    def _told(self, sample: Sample) -> list[tuple[Ids, ...]]:
+        """What is read beside each of its media, by the connectors that read an instruction."""
+        read = [(kind, each(sample)) for kind, each in self.instructions.values()]
+        media = enumerate(sample.media)
+        return [tuple(ids[place] for kind, ids in read if kind == medium.kind) for place, medium in media]
 
     def _tiling(self, medium: Medium) -> Tiling | None:
         if self.tiling is None or medium.kind != "image":

@@ -167,7 +167,7 @@ class Bridge(Conversing, ModelHubMixin):
             mine = [connector.length(view.tiling) for view in views]
             others = counts.get(config.medium, [0] * len(mine))
             counts[config.medium] = [own + other for own, other in zip(mine, others, strict=True)]
-        return placed(batch, counts)
+        return placed(batch.prompts, batch.media, counts)
 
     def encode(self, batch: Batch) -> dict[str, Features]:
         """What encoders see in the media of a batch; those that have nothing to see are left out.
@@ -203,7 +203,7 @@ class Bridge(Conversing, ModelHubMixin):
             else:
                 resting.append(connector(*self.blanks(name)).values[0, :0])
         media = {kind: [joined([*parts]) for parts in zip(*lists, strict=True)] for kind, lists in found.items()}
-        return Perceived(placed(batch, media), resting)
+        return Perceived(placed(batch.prompts, batch.looked, media), resting)
 
     def spliced(self, batch: Batch, side: Literal["left", "right"]) -> ForwardContext:
         """A batch as the LLM reads it, padded on ``side``: right for training, left for generation."""
@@ -225,7 +225,7 @@ class Bridge(Conversing, ModelHubMixin):
             perceived: what ``perceive`` makes of it, where that is at hand.
         """
         found = self.perceive(batch) if perceived is None else perceived
-        context = self.llm.read(batch.prompts, found.tokens, batch.media, found.resting)
+        context = self.llm.read(batch.prompts, found.tokens, batch.looked, found.resting)
         output = self.llm(context)
         return BridgeOutput(output.logits, output.targets, context)
 

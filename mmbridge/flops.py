@@ -183,7 +183,7 @@ class StepFlops:
         return [self._row(tree, readings) for tree in trees(readings, packing.constant if packing else ())]
 
     def _readings(self, batch: Batch) -> list[Reading]:
-        known = zip(batch.prompts, self._bridge.perceptual_tokens(batch), batch.media, strict=True)
+        known = zip(batch.prompts, self._bridge.perceptual_tokens(batch), batch.looked, strict=True)
         return [read(prompt, lengths, numbers, sys.maxsize) for prompt, lengths, numbers in known]
 
     def _row(self, tree: Tree, readings: Sequence[Reading]) -> Row:

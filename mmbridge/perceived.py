@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
+from mmbridge.llm.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Perceived:
-    """``tokens``: per sample, per placeholder in order, perceptual tokens (M_i, D_llm); those of a medium that several
-    samples show are one tensor.
+    """``tokens``: per sample, per placeholder in order, perceptual tokens (M_i, D_llm); those of a look that several
+    samples share are one tensor.
 
     ``resting``: (0, D_llm) of each connector that had nothing to read; its weights have a gradient of zeros.
     """
@@ -49,11 +49,17 @@ class Perceived:
         return sum((each.float().sum() for each in self.resting), start=torch.zeros(()))
 
 
-def placed(batch: Batch, media: Mapping[MediumKind, Sequence[Any]]) -> list[list[Any]]:
-    """What is known of the media of each kind, put where the placeholders of each sample stand."""
+def placed(
+    prompts: Sequence[Prompt], numbers: Sequence[Sequence[int]], known: Mapping[MediumKind, Sequence[Any]]
+) -> list[list[Any]]:
+    """What is known of the media of each kind, or of the looks at them, put where each sample's placeholders stand.
+
+    Args:
+        numbers: for each prompt, of its placeholders: ``Batch.media``, or ``Batch.looked``.
+    """
     return [
-        [media[each.medium][number] for each, number in zip(prompt.placeholders, numbers, strict=True)]
-        for prompt, numbers in zip(batch.prompts, batch.media, strict=True)
+        [known[each.medium][number] for each, number in zip(prompt.placeholders, row, strict=True)]
+        for prompt, row in zip(prompts, numbers, strict=True)
     ]
 
 

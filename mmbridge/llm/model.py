@@ -158,7 +158,7 @@ class LanguageModel(Generating):
 
         Args:
             prompts, tokens, resting: as for ``splice``.
-            numbers: per sample, which medium of its kind each is; equal numbers are one medium.
+            numbers: per sample, which look at media of its kind each is; equal numbers have the same tokens.
 
         Raises:
             DataError: as ``splice``.

@@ -23,7 +23,7 @@ class Reading:
     """One sample, unpadded.
 
     ``codes`` (T,) are token ids, and below zero where a perceptual token stands: the same number at all those of one
-    medium. ``supervised`` (T,) is true at tokens the loss predicts; ``spans`` say where media stand, in order.
+    look. ``supervised`` (T,) is true at tokens the loss predicts; ``spans`` say where media stand, in order.
     """
 
     sample: str
@@ -48,7 +48,7 @@ def read(prompt: Prompt, lengths: Sequence[int], numbers: Sequence[int], max_len
 
     Args:
         lengths: M_i of each medium, in order; may be zero.
-        numbers: which medium of its kind each is; equal numbers are one medium.
+        numbers: which look at media of its kind each is; equal numbers have the same perceptual tokens.
         max_length: the longest allowed, in positions.
 
     Raises:

@@ -1,9 +1,9 @@
 """Vision transformers of transformers, alone or as the tower of a larger checkpoint.
 
 Held against the library: CLIP, SigLIP (and SigLIP 2 of fixed resolution, which is the same class), DINOv2 with and
-without registers, ViT-MAE, and EVA ViT-g as BLIP-2's vision model. A hidden state is the one ``hidden_states`` lists;
--1 leaves the last block, before the final norm, also where ``last_hidden_state`` is normed. The pooled output is
-``pooler_output``, which ViT-MAE has not.
+without registers, ViT-MAE, and EVA ViT-g as the vision model of BLIP-2 and InstructBLIP. A hidden state is the one
+``hidden_states`` lists; -1 leaves the last block, before the final norm, also where ``last_hidden_state`` is normed.
+The pooled output is ``pooler_output``, which ViT-MAE has not.
 
 arXiv 2103.00020 (CLIP), arXiv 2303.15343 (SigLIP), arXiv 2502.14786 (SigLIP 2), arXiv 2304.07193 (DINOv2),
 arXiv 2211.07636 (EVA), arXiv 2301.12597 (BLIP-2)
@@ -32,6 +32,8 @@ from transformers import (
     AutoModel,
     Blip2VisionConfig,
     Blip2VisionModel,
+    InstructBlipVisionConfig,
+    InstructBlipVisionModel,
     PretrainedConfig,
     SiglipVisionModel,
     ViTMAEModel,
@@ -45,9 +47,11 @@ from mmbridge.encoders.vision import Tower, VisionEncoder
 from mmbridge.errors import RecipeError
 from mmbridge.frozen import check_complete, locate, quietly, reading, safetensors_in
 
-# BLIP-2's vision model is the one family here that transformers' own Auto classes leave out
+# the vision models of BLIP-2 and InstructBLIP are those here that transformers' own Auto classes leave out
 AutoConfig.register("blip_2_vision_model", Blip2VisionConfig, exist_ok=True)
 AutoModel.register(Blip2VisionConfig, Blip2VisionModel, exist_ok=True)
+AutoConfig.register("instructblip_vision_model", InstructBlipVisionConfig, exist_ok=True)
+AutoModel.register(InstructBlipVisionConfig, InstructBlipVisionModel, exist_ok=True)
 
 # where CLIP, SigLIP, BLIP-2 and LLaVA keep their vision tower, in today's and in older checkpoints
 _TOWER_PREFIX = r"^(?:model\.)?(?:vision_tower\.vision_model|vision_tower|vision_model)\."

@@ -96,6 +96,16 @@ def _blip2(folder: Path) -> None:
     _saved(model, transformers.BlipImageProcessor(size=SQUARE), folder)
 
 
+def _instructblip(folder: Path) -> None:
+    config = transformers.InstructBlipConfig(
+        vision_config=VISION,
+        qformer_config={**BODY, "vocab_size": 50, "encoder_hidden_size": 32},
+        text_config={"model_type": "opt", **TEXT, "ffn_dim": 64, "word_embed_proj_dim": 32},
+    )
+    model = transformers.InstructBlipForConditionalGeneration(config)
+    _saved(model, transformers.BlipImageProcessor(size=SQUARE), folder)
+
+
 def _llava(folder: Path) -> None:
     vision = transformers.CLIPVisionConfig(**VISION)
     config = transformers.LlavaConfig(vision_config=vision, text_config={"model_type": "llama", **TEXT})
@@ -149,6 +159,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "dinov2_registers": _dinov2_registers,
     "mae": _mae,
     "blip2": _blip2,
+    "instructblip": _instructblip,
     "llava": _llava,
     "resnet": _resnet,
     "timm_vit": _timm("vit_tiny_patch16_224", **TIMM),

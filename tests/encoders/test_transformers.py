@@ -18,8 +18,8 @@ from tests.encoders.models import picture, seen
 
 Folders = Callable[[str], Path]
 
-FAMILIES = ["clip", "siglip", "dinov2", "dinov2_registers", "blip2", "llava"]
-PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1, "dinov2_registers": 4, "blip2": 1, "llava": 1}
+FAMILIES = ["clip", "siglip", "dinov2", "dinov2_registers", "blip2", "instructblip", "llava"]
+PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1, "dinov2_registers": 4, "blip2": 1, "instructblip": 1, "llava": 1}
 LAYERS = [-1, -2, 0, 2, (1, -1)]
 
 
@@ -31,6 +31,7 @@ def library_output(family: str, folder: Path, pixels: Tensor, attention: str = "
         "dinov2": lambda: transformers.Dinov2Model.from_pretrained(folder),
         "dinov2_registers": lambda: transformers.Dinov2WithRegistersModel.from_pretrained(folder),
         "blip2": lambda: transformers.Blip2ForConditionalGeneration.from_pretrained(folder).vision_model,
+        "instructblip": lambda: transformers.InstructBlipForConditionalGeneration.from_pretrained(folder).vision_model,
         "llava": lambda: transformers.LlavaForConditionalGeneration.from_pretrained(folder).model.vision_tower,
     }
     model = load[family]().eval()
@@ -54,7 +55,9 @@ def encoded(folder: Path, **options: Any) -> Tensor:
     return built.encode([built.prepare(picture(50, 40)), built.prepare(picture(33, 47, seed=1))]).values
 
 
-@pytest.mark.proof("transformers", against="transformers' hidden_states of CLIP, SigLIP, DINOv2, BLIP-2 and LLaVA")
+@pytest.mark.proof(
+    "transformers", against="transformers' hidden_states of CLIP, SigLIP, DINOv2, BLIP-2, InstructBLIP and LLaVA"
+)
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hidden_states(folder_of: Folders, family: str, layer: int | tuple[int, ...]) -> None:
@@ -77,7 +80,7 @@ def test_pooled(folder_of: Folders, family: str) -> None:
 
 
 @pytest.mark.proof("transformers", against="transformers' last_hidden_state where it is normed")
-@pytest.mark.parametrize("family", ["siglip", "dinov2", "dinov2_registers", "blip2"])
+@pytest.mark.parametrize("family", ["siglip", "dinov2", "dinov2_registers", "blip2", "instructblip"])
 def test_normed(folder_of: Folders, family: str) -> None:
     folder = folder_of(family)
     last = library_output(family, folder, library_pixels(folder)).last_hidden_state

@@ -19,7 +19,7 @@ from tests.encoders.models import picture
 Folders = Callable[[str], Path]
 
 PREFIX = {
-    **{"clip": 1, "siglip": 0, "dinov2": 1, "dinov2_registers": 4, "mae": 1, "blip2": 1, "llava": 1},
+    **{"clip": 1, "siglip": 0, "dinov2": 1, "dinov2_registers": 4, "mae": 1, "blip2": 1, "instructblip": 1, "llava": 1},
     **{"timm_vit": 1, "timm_registers": 4, "timm_siglip": 0, "timm_eva": 1, "open_clip": 1},
 }
 ONE_EACH = ["clip", "mae", "timm_vit", "open_clip"]

@@ -1,14 +1,16 @@
 """A connector is a resampler, then a projector: features in, perceptual tokens out.
 
-Symbols: V views, N → M tokens of a view, D_enc → D_c → D_llm widths, B media.
+Symbols: V views, N → M tokens of a view, D_enc → D_c → D_llm widths, B media, S looks at them, L tokens of a text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from mmbridge.encoders.base import EncoderFacts, Features, Grid
+from mmbridge.encoders.base import EncoderFacts, Features, Grid, Tiling, views_per_medium
 
 
 @dataclass(frozen=True)  # without slots: ZeRO-3 looks for the tensors in what a module returns
@@ -17,6 +19,26 @@ class PerceptualTokens:
 
     values: Tensor
     mask: Tensor
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """What is read beside the features of B media, in S looks at them.
+
+    ``media`` says which of the B each look is at; ``ids`` (S, L) are the texts, padded behind, ``mask`` (S, L) is true
+    where they are real.
+    """
+
+    media: tuple[int, ...]
+    ids: Tensor
+    mask: Tensor
+
+    def rows(self, tilings: Sequence[Tiling | None]) -> tuple[list[int], list[int]]:
+        """The views of all looks, one look after the other, and which look each is of."""
+        counts = views_per_medium(tilings)
+        first = [0, *accumulate(counts)]
+        views = [first[medium] + place for medium in self.media for place in range(counts[medium])]
+        return views, [look for look, medium in enumerate(self.media) for _ in range(counts[medium])]
 
 
 class Resampler(Protocol):
@@ -35,6 +57,15 @@ class Resampler(Protocol):
 
     def grid(self, grid: Grid) -> Grid:
         """The grid one view of this grid becomes."""
+        ...
+
+
+@runtime_checkable
+class Instructed(Protocol):
+    """A resampler that can read an instruction beside the features."""
+
+    def instructed(self, features: Features, instructions: Instructions) -> Features:
+        """Of the looks in place of the media."""
         ...
 
 

@@ -8,6 +8,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+NOTHING = (0, 0)
+"""The text of a medium that holds nothing: its place is taken so that every process runs the same modules."""
+
 
 class BranchTokenizer:
     """Token ids between a beginning and an end, cut to ``length``. Goes to loader workers.

@@ -91,6 +91,8 @@ class TextBranchConfig(Config):
     """Branch, tag or commit of ``tokenizer`` on the hub."""
     length: Annotated[int, Field(ge=3)] = 32
     """Tokens to which texts are cut, their beginning and end among them."""
+    instruction: bool = False
+    """Whether the queries read, beside the features, what the user says where the medium stands (InstructBLIP)."""
     shared: Count | None = None
     """Width of the space in which media and texts are compared; with it come the heads of ``itc``, ``itm``, ``itg``."""
 
@@ -159,6 +161,8 @@ class XFormerConfig(Config):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        if self.qformer.text is not None and self.qformer.text.instruction:
+            raise ValueError("qformer.text.instruction: only the queries of a qformer alone read it; leave it out")
         if self.qformer.width % self.heads:
             raise ValueError(f"heads: expected a divisor of qformer.width {self.qformer.width}, found {self.heads}")
         return self
@@ -246,6 +250,12 @@ class ConnectorConfig(Config):
     """Whether a learned token ends each row of a tiled image, and an untiled image once, as in LLaVA-NeXT."""
     end_token: bool = False
     """Whether a learned token ends each medium."""
+
+    @property
+    def instructed(self) -> bool:
+        """Whether an instruction is read beside the features."""
+        text = self.resampler.text if isinstance(self.resampler, QFormerConfig) else None
+        return text is not None and text.instruction
 
     def build(self, facts: "Sequence[EncoderFacts]", words: "Words", key: str = "connector") -> "Connector":
         """The connector for encoders of these facts and an LLM of these words.

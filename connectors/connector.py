@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmbridge.connectors.base import PerceptualTokens, Resampler, Words
+from mmbridge.connectors.base import Instructed, Instructions, PerceptualTokens, Resampler, Words
 from mmbridge.connectors.config import ConnectorConfig
 from mmbridge.connectors.joining import apart, joined, joined_facts
 from mmbridge.connectors.tiles import pack, packed_length
@@ -29,7 +29,7 @@ class Connector(nn.Module):
     def __init__(self, config: ConnectorConfig, facts: Sequence[EncoderFacts], words: Words, key: str) -> None:
         super().__init__()
         width = words.width
-        self.key = key
+        self.key, self.instructed = key, config.instructed
         self._apart = config.resampler.apart
         self.sources = tuple(facts) if self._apart else (joined_facts(facts, config.encoders, key),)
         self.resampler: Resampler = config.resampler.build(*self.sources, key=f"{key}.resampler")
@@ -40,16 +40,17 @@ class Connector(nn.Module):
         self.newline = _token(width) if config.newline else None
         self.end_token = _token(width) if config.end_token else None
 
-    def forward(self, *features: Features) -> PerceptualTokens:
-        """The perceptual tokens of B media.
+    def forward(self, *features: Features, instructions: Instructions | None = None) -> PerceptualTokens:
+        """The perceptual tokens of B media, or of the looks at them.
 
         Args:
             features: of each encoder, in the recipe's order, over the same media.
+            instructions: of a connector that reads them.
 
         Raises:
             RecipeError: the encoders cut the media differently, or a resampler that needs full grids met a ragged one.
         """
-        sampled: Features = self.resampler(*self.handed(features))
+        sampled = self._sampled(self.handed(features), instructions)
         values: Tensor = self.projector(sampled.values.to(next(self.parameters()).dtype))
         if self.position is not None:
             values = values + self._positions(sampled)
@@ -76,6 +77,13 @@ class Connector(nn.Module):
             RecipeError: the encoders cut the media differently.
         """
         return apart(features, self.key) if self._apart else (joined(features, self.key),)
+
+    def _sampled(self, features: Sequence[Features], instructions: Instructions | None) -> Features:
+        assert (instructions is not None) == self.instructed, "expected instructions where queries read them, only there"
+        if instructions is None:
+            return self.resampler(*features)
+        assert isinstance(self.resampler, Instructed)
+        return self.resampler.instructed(*features, instructions)
 
     def _positions(self, features: Features) -> Tensor:
         """(1 or V, M, D_llm): each token's row of the table, found by its place in the grid."""

@@ -20,12 +20,13 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from mmbridge.connectors.base import Instructions
 from mmbridge.connectors.bert_blocks import EPSILON, Block, KeyValue
 from mmbridge.connectors.config import QFormerConfig
 from mmbridge.connectors.keys_values import KeysValues
 from mmbridge.connectors.qformer_init import initialise
 from mmbridge.connectors.text_heads import TextHeads
-from mmbridge.encoders.base import EncoderFacts, Features, Grid
+from mmbridge.encoders.base import EncoderFacts, Features, Grid, Tiling
 from mmbridge.errors import RecipeError
 
 QFormerReading = Literal["queries", "text", "both", "causal"]
@@ -135,20 +136,20 @@ class QFormer(nn.Module):
     def grid(self, grid: Grid) -> Grid:
         return Grid(1, 1, self.config.queries)
 
-    def forward(self, features: Features, ids: Tensor | None = None, text_mask: Tensor | None = None) -> Features:
-        """What the queries find; a view without a real token has none.
+    def forward(self, features: Features) -> Features:
+        """What the queries find in V views; a view without a real token has none."""
+        queries = self.read("queries", self.image(features.values, features.mask)).queries
+        return self._found(queries, features.mask, features.grids, features.tilings)
 
-        Args:
-            features: of V views.
-            ids: (V, L) of a text that the queries read as well.
-            text_mask: (V, L), true where it is real.
-        """
+    def instructed(self, features: Features, instructions: Instructions) -> Features:
+        """What the queries find in the views of every look, reading its instruction as well."""
         image = self.image(features.values, features.mask)
-        queries = self.read("queries" if ids is None else "both", image, ids, text_mask).queries
-        assert queries is not None
-        real = features.mask.any(dim=1, keepdim=True).expand(-1, self.config.queries)
-        grids = tuple(self.grid(grid) for grid in features.grids)
-        return Features(queries, real, grids, features.tilings)
+        views, looks = instructions.rows(features.tilings)
+        if views != [*range(image.rows)]:
+            image = image.of(torch.tensor(views, device=features.mask.device))
+        queries = self.read("both", image, instructions.ids[looks], instructions.mask[looks]).queries
+        tilings = tuple(features.tilings[medium] for medium in instructions.media)
+        return self._found(queries, features.mask[views], [features.grids[view] for view in views], tilings)
 
     def image(self, values: Tensor, mask: Tensor) -> KeysValues:
         """The keys and values of V views, for any number of passes.
@@ -215,6 +216,13 @@ class QFormer(nn.Module):
         assert states is not None
         assert self.heads is not None
         return self.heads.texts(states[:, 0])
+
+    def _found(
+        self, queries: Tensor | None, mask: Tensor, grids: Sequence[Grid], tilings: tuple[Tiling | None, ...]
+    ) -> Features:
+        assert queries is not None
+        real = mask.any(dim=1, keepdim=True).expand(-1, self.config.queries)
+        return Features(queries, real, tuple(self.grid(grid) for grid in grids), tilings)
 
     def _mask(self, ids: Tensor, real: Tensor | None, reading: QFormerReading, queries: int) -> Tensor | None:
         """(R, 1, 1 or S, K), over queries, kept or read, and text; ``None`` where all may attend to all."""

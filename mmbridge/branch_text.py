@@ -1,4 +1,4 @@
-"""What a connector's text branch reads of a sample."""
+"""What a connector's text branch reads of a sample: what the assistant says of a medium, or what it is asked."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mmbridge.connectors.branch_tokens import BranchTokenizer
 from mmbridge.connectors.config import ResamplerConfig, qformer_of
-from mmbridge.data.sample import Sample
+from mmbridge.data.sample import Message, Sample
 from mmbridge.errors import DataError, RecipeError
 from mmbridge.frozen import locate, quietly, reading
 from mmbridge.llm.prompt import PLACEHOLDERS
@@ -23,10 +23,29 @@ class SaidText:
         DataError: with the sample's id: the assistant says nothing.
         """
         said = next((message for message in sample.messages if message.role == "assistant"), None)
-        words = " ".join(part.strip() for part in (said.content if said else ()) if isinstance(part, str)).strip()
+        words = _said(said)
         if not words:
             raise DataError(f"sample {sample.id}", "expected a text beside the medium, found none")
         return self.branch(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What the user says in the turn in which a medium stands, as token ids; of a medium that stands in no turn of the
+    user's, in the first of them. Nothing but beginning and end where nothing is said. Goes to loader workers.
+    """
+
+    branch: BranchTokenizer
+
+    def __call__(self, sample: Sample) -> tuple[tuple[int, ...], ...]:
+        """One for each of the sample's media."""
+        first = next((message for message in sample.messages if message.role == "user"), None)
+        turns = ((each if each.role == "user" else first, len(each.media)) for each in sample.messages)
+        return tuple(ids for turn, media in turns if media for ids in (self.branch(_said(turn)),) * media)
+
+
+def _said(message: Message | None) -> str:
+    return " ".join(part.strip() for part in (message.content if message else ()) if isinstance(part, str)).strip()
 
 
 def _words(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -17,13 +17,15 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
-from mmbridge.branch_text import SaidText, branch_tokenizer
-from mmbridge.connectors.base import Pretrained, Words
+from mmbridge.branch_text import Instruction, SaidText, branch_tokenizer
+from mmbridge.connectors.base import Instructions, Pretrained, Words
+from mmbridge.connectors.branch_tokens import NOTHING, padded
 from mmbridge.connectors.connector import Connector
 from mmbridge.context import ForwardContext
 from mmbridge.conversing import Conversing
 from mmbridge.data.batch import Batch
 from mmbridge.data.collate import Collate
+from mmbridge.data.looks import Looks
 from mmbridge.data.sample import MediumKind
 from mmbridge.encoders.base import Encoder, Features, Tiling, blank
 from mmbridge.llm.prompt import Prompt, Prompter
@@ -150,9 +152,16 @@ class Bridge(Conversing, ModelHubMixin):
         prompters = {None: self.prompter} | {name: self.llm.prompter_of(name) for name in templates}
         prompt = LearntPrompt(prompters) if training else AskedPrompt(self.prompter)
         texts = {name: SaidText(branch) for name, branch in self.branches.items()} if training else {}
+        told = {
+            name: (config.medium, Instruction(self.branches[name]))
+            for name, config in self.recipe.connectors.items()
+            if config.instructed
+        }
         tiled = next((prepare.tiling for _, prepare in self.prepare.values() if prepare.most_views > 1), None)
         limit, features = self.llm.max_length, self.features
-        return Collate(prompt, self.prepare, self.lengths, limit, tiled, features=features, texts=texts)
+        return Collate(
+            prompt, self.prepare, self.lengths, limit, tiled, features=features, texts=texts, instructions=told
+        )
 
     def nothing(self) -> Batch:
         """Two tokens, for a process that has no samples while the others have: modules must run in all of them."""
@@ -181,6 +190,13 @@ class Bridge(Conversing, ModelHubMixin):
         encoders = map(self.encoder, self.recipe.connectors[connector].encoders)
         return [blank(encoder.facts, self.device) for encoder in encoders]
 
+    def instructions(self, connector: str, looks: Looks | None = None) -> Instructions | None:
+        """What a connector reads beside features, if it does; without looks, beside ``blanks``."""
+        if not self.recipe.connectors[connector].instructed:
+            return None
+        media, texts = ((0,), [NOTHING]) if looks is None else (looks.media, looks.instructions[connector])
+        return Instructions(media, *padded(texts, self.device))
+
     def perceive(self, batch: Batch, features: Mapping[str, Features] | None = None) -> Perceived:
         """What the LLM reads in place of the media of a batch.
 
@@ -196,12 +212,16 @@ class Bridge(Conversing, ModelHubMixin):
         found: dict[MediumKind, list[list[Tensor]]] = {}
         resting = []
         for name, config in self.recipe.connectors.items():
-            connector = self._connector(name)
+            connector, looks = self._connector(name), batch.looks.get(config.medium)
             if all(encoder in features for encoder in config.encoders):
-                perceptual = connector(*(features[encoder] for encoder in config.encoders))
-                found.setdefault(config.medium, []).append(unpadded(perceptual.values, perceptual.mask))
+                seen = [features[encoder] for encoder in config.encoders]
+                perceptual = connector(*seen, instructions=self.instructions(name, looks))
+                tokens = unpadded(perceptual.values, perceptual.mask)
+                if looks is not None and not config.instructed:
+                    tokens = [tokens[medium] for medium in looks.media]
+                found.setdefault(config.medium, []).append(tokens)
             else:
-                resting.append(connector(*self.blanks(name)).values[0, :0])
+                resting.append(connector(*self.blanks(name), instructions=self.instructions(name)).values[0, :0])
         media = {kind: [joined([*parts]) for parts in zip(*lists, strict=True)] for kind, lists in found.items()}
         return Perceived(placed(batch.prompts, batch.looked, media), resting)
 

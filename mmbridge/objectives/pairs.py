@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmbridge.connectors.branch_tokens import padded
+from mmbridge.connectors.branch_tokens import NOTHING, padded
 from mmbridge.connectors.text_heads import TextHeads, similarities
 from mmbridge.joint import joint
 from mmbridge.ranks import Ranks
@@ -31,7 +31,7 @@ class Pairs:
         text = self.queried.qformer.config.text
         assert text is not None
         self.longest = text.length
-        texts = [run.batch.texts[name][sample] for sample in self.queried.samples] or [(0, 0)]
+        texts = [run.batch.texts[name][sample] for sample in self.queried.samples] or [NOTHING]
         device = run.bridge.device
         self.ids, self.mask = padded(texts, device)
         self.lengths = self.mask.sum(dim=1)

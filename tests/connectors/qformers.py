@@ -63,8 +63,18 @@ def blip2(folder: Path, features: int = FEATURES, *, text: bool = False, **chang
     return _saved((Blip2ForImageTextRetrieval if text else Blip2ForConditionalGeneration)(config), folder)
 
 
-def instructblip(folder: Path, **changes: Any) -> Any:
-    return _saved(InstructBlipForConditionalGeneration(InstructBlipConfig(**_whole(FEATURES, **changes))), folder)
+def instructblip(folder: Path, *, llm: Any = None, **changes: Any) -> Any:
+    """Around this causal LLM of transformers; else around a tiny OPT."""
+    whole = _whole(FEATURES, **changes)
+    if llm is None:
+        return _saved(InstructBlipForConditionalGeneration(InstructBlipConfig(**whole)), folder)
+    whole["text_config"] = llm.config.to_dict()
+    whole["vision_config"]["layer_norm_eps"] = 1e-5  # of the norm of features in the released code, and here
+    model: Any = InstructBlipForConditionalGeneration(InstructBlipConfig(**whole))
+    shake(model)
+    model.language_model.load_state_dict(llm.state_dict())
+    model.save_pretrained(folder)
+    return model.eval()
 
 
 def bert(folder: Path, **changes: Any) -> Any:

@@ -15,7 +15,7 @@ from transformers import (
     DynamicCache,
 )
 
-from mmbridge.connectors.base import Words
+from mmbridge.connectors.base import Instructions, Words
 from mmbridge.connectors.config import ConnectorConfig, QFormerConfig
 from mmbridge.connectors.qformer import QFormer, QFormerOutput, QFormerReading
 from mmbridge.encoders.base import EncoderFacts, Features, Grid
@@ -143,7 +143,7 @@ def test_queries_that_read_an_instruction(tmp_path: Path) -> None:
     values, mask = pictures(*RAGGED)
     (ids, real), (mine, other) = text(4, 8, 1), leaves(values)
     grids = tuple(Grid(1, 1, length) for length in RAGGED)
-    found = ours(Features(mine, mask, grids, (None,) * 3), ids, real)
+    found = ours.instructed(Features(mine, mask, grids, (None,) * 3), Instructions((0, 1, 2), ids, real))
     expected = theirs.qformer(
         input_ids=ids,
         attention_mask=torch.cat([torch.ones(3, QUERIES, dtype=torch.bool), real], dim=1),

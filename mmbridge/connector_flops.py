@@ -9,7 +9,8 @@ features, H the width inside its feed-forwards, R tokens that are projected. A m
 
 The backward pass takes as much for every operand that has to have a gradient: three times over while all trains, twice
 where features, which are frozen, are an operand. Resamplers without weights are not counted. Of a tiled image, tokens
-that only show padding are not projected. What losses make of a Q-Former beside: ``mmbridge.pair_flops``.
+that only show padding are not projected. What losses make of a Q-Former beside: ``mmbridge.pair_flops``; of one that
+reads instructions: ``mmbridge.instruction_flops``.
 """
 
 from torch import nn

@@ -5,7 +5,7 @@ Parts that no objective reads need none: where none reads what the LLM says, nei
 A multiply-add is two FLOPs.
 
     encoder     ``Encoder.flops``, view by view
-    connector   ``mmbridge.connector_flops``, medium by medium
+    connector   ``mmbridge.connector_flops``, medium by medium; ``mmbridge.instruction_flops``, look by look
     pairs       ``mmbridge.pair_flops``, what a Q-Former makes of media and texts for losses of its own
     said        ``mmbridge.said_flops``, what the LLM makes of the texts alone, and both held against its words
     transport   ``mmbridge.transport_flops``, how far tokens are from the words said of media
@@ -26,8 +26,9 @@ import numpy as np
 from mmbridge.connector_flops import ConnectorFlops
 from mmbridge.context import Span
 from mmbridge.data.batch import Batch
-from mmbridge.encoders.base import Views
+from mmbridge.encoders.base import Tiling, Views
 from mmbridge.encoders.vision import VisionEncoder
+from mmbridge.instruction_flops import RESTING, InstructionFlops, Told
 from mmbridge.llm.flops import LanguageModelFlops, Row, Work
 from mmbridge.llm.reading import Reading, read
 from mmbridge.llm.tree import Tree, trees
@@ -59,8 +60,12 @@ class StepFlops:
         self._said = SaidFlops(bridge.llm, self._llm, parts, objectives.ranks)
         self._transport = TransportFlops(bridge, parts, objectives.ranks)
         self._views = {name: bridge.encoder(name).flops() for name in bridge.prepare}
-        self._connectors = {name: ConnectorFlops(connector) for name, connector in bridge.connectors.items()}
-        learning = (config for name, config in bridge.recipe.connectors.items() if self._connectors[name].learns)
+        configs = bridge.recipe.connectors
+        self._connectors = {
+            name: InstructionFlops(connector) if configs[name].instructed else ConnectorFlops(connector)
+            for name, connector in bridge.connectors.items()
+        }
+        learning = (config for name, config in configs.items() if self._connectors[name].learns)
         self._learning = {config.medium for config in learning}
 
     def __call__(self, batch: Batch) -> tuple[int, int]:
@@ -137,7 +142,7 @@ class StepFlops:
         pairs = sum(self._pairs[name].executed(each) for name, each in paired.items())
         if not self._perceives:
             return pairs
-        resting = sum(self._connectors[name](None, again=True) for name in self._resting(batch))
+        resting = sum(self._of(name, *RESTING, again=True) for name in self._resting(batch))
         return pairs + resting + sum(self._perceived(batch, name, again=True) for name in self._connectors)
 
     def _needed_connectors(self, batch: Batch, paired: Mapping[str, PairedBatch]) -> int:
@@ -145,7 +150,8 @@ class StepFlops:
         for name in self._connectors:
             if name in paired:
                 each = paired[name]
-                total += self._pairs[name].needed(each, each.views if self._perceives else None)
+                told = self._told(batch, name) if self._perceives else ()
+                total += self._pairs[name].needed(each, each.views if self._perceives else None, told)
             elif self._perceives:
                 total += self._perceived(batch, name)
         return total
@@ -167,7 +173,22 @@ class StepFlops:
     def _perceived(self, batch: Batch, connector: str, *, again: bool = False) -> int:
         """What the LLM reads in place of the media."""
         encoder = self._bridge.recipe.connectors[connector].encoders[0]
-        return sum(self._connectors[connector](view.tiling, again=again) for view in batch.views[encoder])
+        media = [view.tiling for view in batch.views[encoder]]
+        return self._of(connector, media, self._told(batch, connector), again=again) if media else 0
+
+    def _of(self, connector: str, media: Sequence[Tiling | None], told: Told, *, again: bool) -> int:
+        flops = self._connectors[connector]
+        if isinstance(flops, InstructionFlops):
+            return flops.executed(media, told) if again else flops.needed(media, told)
+        return sum(flops(tiling, again=again) for tiling in media)
+
+    def _told(self, batch: Batch, connector: str) -> Told:
+        """The looks of a connector whose queries read instructions; none for others."""
+        config = self._bridge.recipe.connectors[connector]
+        if not config.instructed or config.medium not in batch.looks:
+            return ()
+        looks = batch.looks[config.medium]
+        return list(zip(looks.media, map(len, looks.instructions[connector]), strict=True))
 
     def _read(self, batch: Batch) -> tuple[list[Row], Work]:
         """What the LLM goes through, and how."""

@@ -19,7 +19,8 @@ it. Matching draws its negatives by similarities that get no gradient of it. Exe
   keys and values of the queries where generation alone reads them;
 - hidden patches, where they are embedded; in the decoder's last block and behind, what is made of visible ones;
 - views that nobody reads; similarities' second product; views projected again that other processes have projected;
-- the connector's own pass where the LLM reads it as well: it is that of ``queries``.
+- the connector's own pass where the LLM reads it as well: it is that of ``queries``. Where queries read instructions
+  for it, only keys and values of the views are the same (``mmbridge.instruction_flops``).
 """
 
 from collections.abc import Collection, Sequence
@@ -34,6 +35,7 @@ from mmbridge.connectors.text_heads import TextHeads
 from mmbridge.connectors.xformer import XFormer, qformer_in
 from mmbridge.encoders.masked import MaskedDecoder
 from mmbridge.encoders.vision import VisionEncoder
+from mmbridge.instruction_flops import InstructionFlops, Told
 from mmbridge.objectives.base import Part
 from mmbridge.pair_sizes import PairedBatch, PairSizes
 from mmbridge.products import Products, Value, joined, trains
@@ -60,6 +62,7 @@ class PairFlops:
         assert qformer is not None
         config = qformer.config
         self._queries, self._longest = config.queries, config.text.length if config.text else 0
+        self._instructed = InstructionFlops(connector) if connector.instructed else None
 
     def read(self, encoders: Sequence[str]) -> Sequence[str]:
         """Those of the connector's encoders of which features are read; an X-Former's second where queries go on."""
@@ -75,11 +78,15 @@ class PairFlops:
         asked, _ = made.read(self._reads)
         return 2 * made.products.executed(asked)
 
-    def needed(self, batch: PairedBatch, views: int | None = None) -> int:
-        """``views``: those that the LLM reads as well, if it does; they are projected for it."""
-        made = _PairProducts(self._connector, batch.needed(self._queries, self._reads, views), self._masked)
+    def needed(self, batch: PairedBatch, views: int | None = None, told: Told = ()) -> int:
+        """``views``: those that the LLM reads as well, if it does; they are projected for it. ``told``: the looks at
+        them, of a connector whose queries read instructions."""
+        sizes = batch.needed(self._queries, self._reads, views, told=bool(told))
+        made = _PairProducts(self._connector, sizes, self._masked)
         asked, looked = made.read(self._reads) if self.shown(batch) else ([], [])
-        if views:
+        if views and self._instructed is not None:
+            asked.append(self._instructed.after(made.image, views, told, made.passes, made.products))
+        elif views:
             asked.append(projected(self._connector, views * self._queries, made.states, made.products))
         return 2 * made.products.needed(asked, looked)
 
@@ -91,7 +98,7 @@ class _PairProducts:
         qformer = qformer_in(connector.resampler)
         assert qformer is not None
         self.products, self._sizes, self._qformer, self._masked = Products(), sizes, qformer, masked
-        self._passes = QFormerProducts(self._qformer, connector.sources[0].tokens, self.products)
+        self.passes = QFormerProducts(self._qformer, connector.sources[0].tokens, self.products)
         self._config, self._dual = self._qformer.config, None
         if isinstance(connector.resampler, XFormer):
             self._dual = DualProducts(connector.resampler, connector.sources[1].tokens, self.products)
@@ -114,16 +121,16 @@ class _PairProducts:
 
     @cached_property
     def image(self) -> Kept:
-        return self._passes.image(self._sizes.views)
+        return self.passes.image(self._sizes.views)
 
     @cached_property
     def queries(self) -> Passed:
-        return self._passes.read(Places.alone(self._config.queries, self._sizes.views), self.image)
+        return self.passes.read(Places.alone(self._config.queries, self._sizes.read), self.image)
 
     @cached_property
     def states(self) -> Value:
         """Of the views' queries as they go on."""
-        return self._ended(self._sizes.views, self.queries.states)
+        return self._ended(self._sizes.read, self.queries.states)
 
     def _ended(self, rows: int, states: Value) -> Value:
         return states if self._dual is None else self._dual.read(rows, states)
@@ -150,7 +157,7 @@ class _PairProducts:
     def similarities(self) -> tuple[Value, Value]:
         sizes, made, heads = self._sizes, self.products, self._heads
         images = self.shared
-        texts = made.linear(heads.text, sizes.rows, self._passes.read(sizes.text).states)
+        texts = made.linear(heads.text, sizes.rows, self.passes.read(sizes.text).states)
         both, each = joined(images, texts), self._config.queries * heads.image.out_features
         return made.of(sizes.to_texts * each, images, both), made.of(sizes.to_images * each, both, texts)
 
@@ -158,12 +165,12 @@ class _PairProducts:
     def matches(self) -> Value:
         sizes, image = self._sizes, self.image
         if sizes.again:
-            others = self._passes.image(sizes.again)
+            others = self.passes.image(sizes.again)
             image = [
                 None if own is None or other is None else (joined(own[0], other[0]), joined(own[1], other[1]))
                 for own, other in zip(image, others, strict=True)
             ]
-        passed = self._passes.read(sizes.both, image).states
+        passed = self.passes.read(sizes.both, image).states
         states = self._ended(sizes.both.queries // self._config.queries, passed)
         return self.products.linear(self._heads.match, sizes.both.queries, states)
 
@@ -171,7 +178,7 @@ class _PairProducts:
     def words(self) -> Value:
         sizes, made, heads, table = self._sizes, self.products, self._heads, self._qformer.embeddings.words
         assert table is not None
-        states = self._passes.read(sizes.causal, kept=self.queries.kept).states
+        states = self.passes.read(sizes.causal, kept=self.queries.kept).states
         changed = joined(made.linear(heads.transform, sizes.predicted, states), trains=trains(heads.norm))
         size = sizes.predicted * table.num_embeddings * table.embedding_dim
         return joined(made.of(size, changed, Value(trains(table))), trains=trains(heads.bias))

@@ -24,6 +24,7 @@ from functools import reduce
 from itertools import chain
 from operator import add
 
+from mmbridge.connectors.branch_tokens import NOTHING
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import MediumKind
 from mmbridge.objectives.base import Part
@@ -32,19 +33,18 @@ from mmbridge.objectives.queried import places
 from mmbridge.qformer_products import Places
 from mmbridge.ranks import Ranks
 
-_NOTHING = 2
-"""Tokens of the text of a pair of nothing."""
-
 
 @dataclass(frozen=True, slots=True)
 class PairSizes:
-    """``views`` have keys and values made, ``again`` of them once more, and are read by queries; ``shared`` of them and
-    ``rows`` texts go to the shared space, where so many are compared: ``to_texts``, ``to_images``, ``to_seconds``,
-    ``to_firsts``. ``text``, ``both`` and ``causal`` are passes, ``predicted`` tokens come out of the last. Patches
-    are hidden of ``masked`` media; what nobody reads is left out of that if it is not ``whole``."""
+    """``views`` have keys and values made, ``again`` of them once more; ``read`` of them are read by queries that read
+    nothing else; ``shared`` of them and ``rows`` texts go to the shared space, where so many are compared:
+    ``to_texts``, ``to_images``, ``to_seconds``, ``to_firsts``. ``text``, ``both`` and ``causal`` are passes,
+    ``predicted`` tokens come out of the last. Patches are hidden of ``masked`` media; what nobody reads is left out of
+    that if it is not ``whole``."""
 
     views: int
     again: int
+    read: int
     shared: int
     rows: int
     to_texts: int
@@ -99,12 +99,13 @@ class PairedBatch:
     def executed(self, queries: int, longest: int) -> PairSizes:
         """``longest``: tokens to which texts are padded that come from other processes."""
         rows, several = max(1, len(self.media)), self.ranks.count > 1
-        length = max(self.lengths, default=_NOTHING)
+        length = max(self.lengths, default=len(NOTHING))
         mixed = max(length, longest) if several else length
         views, compared = self.views if self.media else 1, len(self.media) * self.all
         return PairSizes(
             views=views,
             again=several * rows,
+            read=views,
             shared=views,
             rows=rows,
             to_texts=compared,
@@ -119,14 +120,17 @@ class PairedBatch:
             whole=True,
         )
 
-    def needed(self, queries: int, reads: Collection[Part], views: int | None = None) -> PairSizes:
-        """``views``: how many are read for others than the pairs, theirs among them."""
+    def needed(
+        self, queries: int, reads: Collection[Part], views: int | None = None, *, told: bool = False
+    ) -> PairSizes:
+        """``views``: how many are read for others than the pairs, theirs among them; ``told``: beside instructions."""
         shown, total = len(set(self.media)), sum(self.lengths)
         drawn = 3 if shown > 1 or self.all > len(self.media) else 1
         nowhere = Places(last=Places())
         return PairSizes(
             views=len(self.shown(reads)) if views is None else views,
             again=0,
+            read=len(self.shown(reads)) if told or views is None else views,
             shared=len(self._shared(reads)),
             rows=len(self.media),
             to_texts=shown * self.all,

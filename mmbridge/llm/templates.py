@@ -9,7 +9,7 @@ tokenizer puts its own in front, as in pretraining.
 import json
 from typing import Literal
 
-TemplateName = Literal["plain", "caption", "qa", "vicuna_v1", "minigpt4", "minigpt4_llama2"]
+TemplateName = Literal["plain", "caption", "qa", "vicuna_v1", "minigpt4", "minigpt4_llama2", "instructblip", "xllm"]
 
 _PARTS = """\
 {%- macro medium(part, following) -%}
@@ -107,6 +107,35 @@ _TURNS: dict[TemplateName, str] = {
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '[/INST]' }}{%- endif -%}
+""",
+    # InstructBLIP before Vicuna (arXiv 2305.06500): the image, the instruction, the answer, and nothing between them.
+    "instructblip": """\
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{% generation %}{{ ' ' + whole(message.content) | trim + eos_token }}{% endgeneration %}
+{%- elif message.role == 'user' -%}
+{{ media(message.content) + words(message.content) | trim }}
+{%- else -%}
+{{ whole(message.content) + ' ' }}
+{%- endif -%}
+{%- endfor -%}
+""",
+    # X-LLM before ChatGLM (arXiv 2305.04160): media between tags, then question and answer.
+    "xllm": """\
+{%- set tags = {'image': 'Image', 'audio': 'Speech', 'video': 'Video'} -%}
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{{ '答：' }}{% generation %}{{ whole(message.content) | trim + eos_token }}{% endgeneration %}
+{%- elif message.role == 'user' -%}
+{%- for part in message.content if part.type != 'text' -%}
+{{ '<' + tags[part.type] + '><' + part.type + '></' + tags[part.type] + '>' }}
+{%- endfor -%}
+{{ '问：' + words(message.content) | trim + '\n' }}
+{%- else -%}
+{{ whole(message.content) + '\n' }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '答：' }}{%- endif -%}
 """,
 }
 

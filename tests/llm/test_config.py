@@ -39,5 +39,5 @@ def test_sections_that_are_wrong(wrong: dict[str, object]) -> None:
 
 def test_every_named_template_marks_what_the_assistant_says() -> None:
     names: tuple[TemplateName, ...] = TemplateName.__args__  # type: ignore[attr-defined]
-    assert len(names) == 6
+    assert len(names) == 8
     assert all("{% generation %}" in named_template(name, "\n") for name in names)

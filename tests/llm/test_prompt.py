@@ -226,6 +226,11 @@ EXPECTED: dict[TemplateName, tuple[str, str]] = {
         "[INST] <Img><image></Img> What is it? [/INST]{% a red circle</s>%}",
         "[INST] <Img><image></Img> What is it? [/INST]",
     ),
+    "instructblip": ("<image>What is it?{% a red circle</s>%}", "<image>What is it?"),
+    "xllm": (
+        "<Image><image></Image>问：What is it?\n答：{%a red circle</s>%}",
+        "<Image><image></Image>问：What is it?\n答：",
+    ),
 }
 STOPS = {"plain": "\n", "minigpt4": "###"}
 """The text that ends a turn, in templates that end it with no token."""
@@ -268,6 +273,18 @@ def test_minigpt4_s_second_turn_begins_where_the_first_ended(tmp_path: Path) -> 
     llama = Prompter(tiny_tokenizer(tmp_path), "minigpt4_llama2", system="Be brief.").training(sample)
     turns = "[INST] One? [/INST] Yes.</s>[INST] Two?<Img><image></Img> [/INST] No.</s>"
     assert llama.text == f"Be brief. {turns}"
+
+
+def test_media_stand_in_front_of_what_is_asked(tmp_path: Path) -> None:
+    talk = conversation(
+        ("user", ["One?"]), ("assistant", ["Yes."]), ("user", ["Two? ", IMAGE, AUDIO]), ("assistant", [" No. "])
+    )
+    sample = Sample("a", talk)
+    prompt = Prompter(tiny_tokenizer(tmp_path), "instructblip", system="Be brief.").training(sample)
+    assert prompt.text == "Be brief. One? Yes.</s><image><audio>Two? No.</s>"
+    prompt = Prompter(tiny_tokenizer(tmp_path), "xllm", system="Be brief.").training(sample)
+    media = "<Image><image></Image><Speech><audio></Speech>"
+    assert prompt.text == f"Be brief.\n问：One?\n答：Yes.</s>{media}问：Two?\n答：No.</s>"
 
 
 def test_a_system_message_of_the_sample_goes_first(tmp_path: Path) -> None:

@@ -200,6 +200,21 @@ def test_packed_is_unpacked(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> 
         assert (own - other).norm() <= 1e-4 * other.norm() + 1e-6
 
 
+def test_pairs_are_of_media_and_what_is_said_of_them(parts: Path, theirs: tuple[Path, Any]) -> None:
+    """Contrast, matching and grounded generation do not read the instruction; two looks are at one medium."""
+    kinds, losses = ("itc", "itm", "itg"), list[Tensor]()
+    for instruction in (False, True):
+        text = TEXT | {"shared": 8, "instruction": instruction}
+        made = bridge_of(parts, theirs[0], *kinds, text=text)
+        samples = [*asked(picture(0), *ASKED), *asked(picture(1), ASKED[0], answers=["yellow"])]
+        batch = made.collate()(samples)
+        assert batch.media == ((0,), (0,), (1,))
+        torch.manual_seed(0)
+        losses.append(gradients(made, batch)[0])
+    assert losses[0].shape == (3,)
+    assert torch.equal(*losses)
+
+
 def ran(bridge: Bridge, samples: Sequence[Sample]) -> list[str]:
     """The modules of the connectors that a batch runs, in their order."""
     found: list[str] = []

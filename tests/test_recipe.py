@@ -24,6 +24,9 @@ def test_quickstart_has_the_stages_it_promises() -> None:
         ("limber", [8e-4], [256], [100], [None]),
         ("blip-2", [1e-4, 1e-4], [1680, 1920], [2000, 2000], [None, None]),
         ("minigpt-4", [1e-4, 3e-5], [256, 12], [5000, 200], ["plain", None]),
+        ("instructblip", [1e-4, 1e-5], [1920, 128], [2000, 1000], ["plain", None]),
+        ("x-llm", [3e-5, 1e-6], [256, 16], [6000, 0], [None, None]),
+        ("align-vlm", [1e-3, 1e-5], [256, 64], [0.03, 0.03], ["plain", None]),
     ],
 )
 def test_published_hyper_parameters(

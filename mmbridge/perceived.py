@@ -40,7 +40,7 @@ class Perceived:
         return rows, torch.arange(rows.shape[1], device=rows.device) < lengths[:, None]
 
     def every(self) -> Tensor:
-        """(N, D_llm) in float32: the tokens of all media, each medium once."""
+        """(N, D_llm) in float32: the tokens of all looks, each look once."""
         found = {id(each): each for row in self.tokens for each in row}
         return torch.cat([each.float() for each in found.values() or self.resting])
 

@@ -1,7 +1,7 @@
 """The floating-point operations of transport between perceptual tokens and words, as closed formulas.
 
 Symbols: S samples that show a medium, of m perceptual tokens, about which l words are said; M and T the most of both; N
-tokens of all media and U different words of all processes; D the LLM's width. A multiply-add is two FLOPs. Forward:
+tokens of all looks and U different words of all processes; D the LLM's width. A multiply-add is two FLOPs. Forward:
 
                        needed                                  executed
     transport          2·D·Σ m·l                               2·D·S·M·T
@@ -75,7 +75,7 @@ class TransportFlops:
 
     def _clouds(self, held: "_Held") -> tuple[int, int, bool]:
         """N, U, and whether no process before this one shows a medium, and this one does."""
-        counts = [int(each) for each in self._ranks.gather(torch.tensor(sum(held.media)))]
+        counts = [int(each) for each in self._ranks.gather(torch.tensor(sum(held.looks)))]
         words = torch.unique(torch.cat(self._ranks.rows(torch.tensor(held.said, dtype=torch.long))))
         return sum(counts), len(words), counts[self._ranks.rank] > 0 and not any(counts[: self._ranks.rank])
 
@@ -83,23 +83,23 @@ class TransportFlops:
 @dataclass(frozen=True, slots=True)
 class _Held:
     """What is held against what in a batch: ``pairs`` of tokens and words, of the samples that show a medium; how many
-    media are the ``first`` of one; tokens of all ``media``; and what is ``said`` of them."""
+    media are the ``first`` of one; tokens of all ``looks``; and what is ``said`` of them."""
 
     pairs: list[tuple[int, int]]
     first: int
-    media: list[int]
+    looks: list[int]
     said: list[int]
 
     @classmethod
     def of(cls, bridge: "Bridge", batch: Batch) -> "_Held":
-        known = zip(batch.prompts, batch.media, bridge.perceptual_tokens(batch), strict=True)
+        known = zip(batch.prompts, batch.media, batch.looked, bridge.perceptual_tokens(batch), strict=True)
         shown = [each for each in known if each[1]]
-        pairs = [(tokens[0], sum(prompt.supervised)) for prompt, _, tokens in shown]
-        media = {
+        pairs = [(tokens[0], sum(prompt.supervised)) for prompt, *_, tokens in shown]
+        first = {(prompt.placeholders[0].medium, numbers[0]) for prompt, numbers, *_ in shown}
+        looks = {
             (placeholder.medium, number): tokens
-            for prompt, numbers, of in shown
+            for prompt, _, numbers, of in shown
             for placeholder, number, tokens in zip(prompt.placeholders, numbers, of, strict=True)
         }
-        first = {(prompt.placeholders[0].medium, numbers[0]) for prompt, numbers, _ in shown}
         said = [token for prompt, *_ in shown for token in spoken(prompt)]
-        return cls(pairs, len(first), [*media.values()], said)
+        return cls(pairs, len(first), [*looks.values()], said)

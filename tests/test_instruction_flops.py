@@ -16,10 +16,12 @@ from mmbridge.encoders.base import Grid, Tiling
 from mmbridge.evaluation.flops import executed_flops
 from mmbridge.flops import StepFlops
 from mmbridge.instruction_flops import InstructionFlops, Told
+from mmbridge.objectives.weighted import WeightedObjectives
 from tests.connectors.samples import facts, features
 from tests.connectors.test_config import build
-from tests.objectives.test_pairs import TEXT, THREE, picture
+from tests.objectives.test_pairs import TEXT, THREE, picture, recipe
 from tests.test_pair_flops import ASKING, BLOCKS, HIDDEN, LLM, PAIR, PLACE, M, W, bridge_of, held, towards, training
+from tests.test_transport_flops import fixed  # noqa: F401 - a fixture
 
 SQUARE, TILED = Grid(1, 4, 4), Tiling(rows=2, columns=1, height=80, width=40)
 N, D, OUT = 16, 6, 10
@@ -148,3 +150,16 @@ def test_frozen_parts(kinds: tuple[str, ...], train: str, bridge: Bridge, batch:
         held(towards(training(bridge, [train]), kinds), batch)
     finally:
         training(bridge, ["connectors.*"])
+
+
+@pytest.mark.usefixtures("fixed")
+@pytest.mark.parametrize("kind", ["divergence", "token_transport"])
+def test_looks_are_held_against_words(kind: str, parts: Path) -> None:
+    """A set of tokens for each look, though two are at one medium; a sample is held against its own."""
+    made = training(Bridge(recipe(parts, (kind,), resampler={"text": TEXT | {"instruction": True}})), ["connectors.*"])
+    red = picture("red")
+    alike, apart = (
+        made.collate()(samples((red, "What is it?"), (red, question))) for question in ("What is it?", "Is it blue?")
+    )
+    objectives = WeightedObjectives(made, made.recipe.stages[0].objectives)
+    assert held(objectives, alike)[0] < held(objectives, apart)[0]

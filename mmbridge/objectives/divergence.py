@@ -38,7 +38,7 @@ class _Divergence:
 
 
 class BatchDivergence(_Divergence):
-    """Between the tokens of all media of a batch, each medium once, and all words said of them, as often as they are.
+    """Between the tokens of all looks of a batch, each look once, and all words said of them, as often as they are.
 
     Both are those of all processes, so that these have the loss and the gradient of one. But it is no sum over samples:
     it has as many terms as there are, each of the whole batch's divergence, and a step of several batches, by

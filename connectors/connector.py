@@ -79,11 +79,14 @@ class Connector(nn.Module):
         return apart(features, self.key) if self._apart else (joined(features, self.key),)
 
     def _sampled(self, features: Sequence[Features], instructions: Instructions | None) -> Features:
-        assert (instructions is not None) == self.instructed, "expected instructions where queries read them, only there"
+        assert (instructions is not None) == self.instructed, (
+            "expected instructions where queries read them, only there"
+        )
         if instructions is None:
             return self.resampler(*features)
         assert isinstance(self.resampler, Instructed)
-        return self.resampler.instructed(*features, instructions)
+        (together,) = features
+        return self.resampler.instructed(together, instructions)
 
     def _positions(self, features: Features) -> Tensor:
         """(1 or V, M, D_llm): each token's row of the table, found by its place in the grid."""

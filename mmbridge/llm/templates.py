@@ -128,7 +128,9 @@ _TURNS: dict[TemplateName, str] = {
 {{ '答：' }}{% generation %}{{ whole(message.content) | trim + eos_token }}{% endgeneration %}
 {%- elif message.role == 'user' -%}
 {%- for part in message.content if part.type != 'text' -%}
+{%- if part.type in tags -%}
 {{ '<' + tags[part.type] + '><' + part.type + '></' + tags[part.type] + '>' }}
+{%- else -%}{{ '<' + part.type + '>' }}{%- endif -%}
 {%- endfor -%}
 {{ '问：' + words(message.content) | trim + '\n' }}
 {%- else -%}

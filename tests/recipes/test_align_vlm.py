@@ -5,6 +5,7 @@ import torch
 
 from mmbridge.connectors.base import Words
 from mmbridge.encoders.base import EncoderFacts, Grid, Tiling
+from mmbridge.encoders.config import TransformersConfig
 from mmbridge.recipe import Recipe
 from tests.recipes.test_blip_2 import trained
 
@@ -25,7 +26,9 @@ def test_the_projector(overrides: list[str], width: int) -> None:
 def test_tiles() -> None:
     """All that nine tiles may be, up to six in a row, as the paper has up to nine of up to six by six."""
     recipe = Recipe.load("align-vlm")
-    sizes = {(height // 384, width // 384) for height, width in recipe.encoders["image"].pinpoints}
+    encoder = recipe.encoders["image"]
+    assert isinstance(encoder, TransformersConfig)
+    sizes = {(height // 384, width // 384) for height, width in encoder.pinpoints}
     grids = {(rows, columns) for rows in range(1, 7) for columns in range(1, 7) if 1 < rows * columns <= 9}
     assert sizes == grids
 

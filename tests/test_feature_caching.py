@@ -97,7 +97,7 @@ def nothing_encoded_or_decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
     with monkeypatch.context() as patch:
         patch.setattr(VisionEncoder, "forward", refused)
-        patch.setattr(collate, "open_picture", refused)
+        patch.setattr(collate, "open_medium", refused)
         yield
 
 

@@ -28,7 +28,7 @@ class Ledger:
     def __init__(self, *, norm: float = 1.0, poison: str = "") -> None:
         self.calls: list[Any] = []
         self._norm, self._poison = norm, poison
-        self.bridge = self.objectives = SimpleNamespace(perceptual_tokens=lambda batch: [[3]] * len(batch))
+        self.bridge = self.objectives = SimpleNamespace(perceptual_tokens=lambda batch: [[3]] * len(batch), figures={})
 
     def terms(self, batches: Sequence[Batch]) -> tuple[int, ...]:
         return (sum(sum(prompt.supervised) for batch in batches for prompt in batch.prompts),)

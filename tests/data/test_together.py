@@ -60,7 +60,7 @@ def test_a_medium_of_several_samples_is_opened_and_prepared_once(monkeypatch: py
         opened.append(medium.name)
         return open_image(medium, limits)
 
-    monkeypatch.setattr(collate, "open_picture", counted)
+    monkeypatch.setattr(collate, "open_medium", counted)
     source = RecordSource([record("a"), record("b")], "vqa", together=3)
     batch = COLLATE([source[0], source[2], source[1]])  # a, b, and more of a
     assert [prompt.sample for prompt in batch.prompts] == [

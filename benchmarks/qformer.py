@@ -54,7 +54,7 @@ def step(shape: Shape) -> Step:
     """Of the shape's Q-Former with a text branch, without dropout."""
     words = TextBranchConfig(vocabulary=shape.words, shared=min(256, shape.qformer.width))
     config = shape.qformer.model_copy(update={"text": words, "dropout": 0.0})
-    return Step(config, shape.features, shape.grid, shape.views)
+    return Step(config, shape.features, shape.grid)
 
 
 def theirs(shape: Shape) -> Any:

@@ -42,14 +42,14 @@ TOLERANCE = 1e-5
 SMOOTHING = 0.1
 BEGIN = 1
 """The token in front of a text that is generated."""
-LENGTHS = (12, 9, 15, 11)
-"""Tokens of each text, as captions have them."""
+LENGTHS = (13, 9)
+"""Tokens of each text, as captions have them: of as few pairs as have negatives."""
 
 
 class Step:
-    """``views`` of ``grid``² tokens and a CLS token, ``features`` wide, with a text each; everything is drawn."""
+    """Views of ``grid``² tokens and a CLS token, ``features`` wide, with a text each; everything is drawn."""
 
-    def __init__(self, config: QFormerConfig, features: int, grid: int, views: int) -> None:
+    def __init__(self, config: QFormerConfig, features: int, grid: int) -> None:
         torch.manual_seed(0)
         whole = ConnectorConfig(encoders=("image",), resampler=config, projector=LinearConfig())
         facts = EncoderFacts(features, Grid(1, grid, grid), prefix=1)
@@ -61,14 +61,13 @@ class Step:
         with torch.no_grad():
             for each in self.own.parameters():
                 each.add_(torch.randn_like(each), alpha=0.02)
-        tokens = grid**2 + 1
+        views, tokens = len(LENGTHS), grid**2 + 1
         self.values, self.real = torch.randn(views, tokens, features), torch.ones(views, tokens, dtype=torch.bool)
         grids = (Grid(1, grid, grid),) * views
         self.features = Features(self.values, self.real, grids, (None,) * views, prefix=1)
-        lengths = [LENGTHS[view % len(LENGTHS)] for view in range(views)]
-        self.texts = [torch.randint(2, len(self.own.table), (length,)) for length in lengths]
+        self.texts = [torch.randint(2, len(self.own.table), (length,)) for length in LENGTHS]
         self.ids = pad_sequence(self.texts, batch_first=True)
-        self.mask = torch.arange(self.ids.shape[1]) < torch.tensor(lengths)[:, None]
+        self.mask = torch.arange(self.ids.shape[1]) < torch.tensor(LENGTHS)[:, None]
         self.rows = torch.arange(views)
         self.others = self.rows.roll(1)
         self.own.eval()

@@ -8,6 +8,7 @@ from PIL.Image import Image
 
 from mmbridge.data.media import LIMITS, Limits, file_bytes, open_image
 from mmbridge.data.sample import Medium
+from mmbridge.data.vectors import open_vectors
 
 KEY_BYTES = 16
 Keys = NDArray[np.bytes_]
@@ -16,13 +17,20 @@ KEY_DTYPE = np.dtype(f"S{KEY_BYTES}")
 
 
 def key_of(medium: Medium, limits: Limits = LIMITS) -> bytes:
-    """BLAKE2b of a file's bytes; of a picture in memory, of its size and its pixels as ``open_image`` gives them.
+    """BLAKE2b of a file's bytes; of a picture in memory, of its size and its pixels as ``open_image`` gives them; of
+    vectors, of their shape and numbers as ``open_vectors`` gives them, be they in memory or rows of a file.
 
-    A file is read and not decoded.
+    A file of anything else is read and not decoded.
 
     Raises:
         MediaError: it cannot be read.
     """
+    if medium.kind == "vector":
+        vectors = open_vectors(medium, limits)
+        hashed = hashlib.blake2b(digest_size=KEY_BYTES, person=b"vectors")
+        hashed.update(f"{vectors.shape}:".encode())
+        hashed.update(vectors.tobytes())
+        return hashed.digest()
     if not isinstance(medium.source, Image):
         return hashlib.blake2b(file_bytes(medium, limits), digest_size=KEY_BYTES, person=b"file").digest()
     image = open_image(medium, limits)

@@ -20,7 +20,7 @@ from mmbridge.objectives.weighted import WeightedObjectives
 from tests.connectors.qformers import SMALL, instructblip
 from tests.tiny_bridge import tiny_recipe, tiny_stage
 
-WORDS, LENGTH = 489, 12
+WORDS, LENGTH = 486, 12
 TEXT = {"vocabulary": WORDS, "positions": 32, "length": LENGTH, "instruction": True}
 ASKED = ("What colour is it?", "Is there a square? Describe the image in one short sentence.")
 ANSWERS = ("red", "It is a large red circle")

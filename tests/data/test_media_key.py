@@ -35,6 +35,20 @@ def test_a_picture_is_its_size_and_its_pixels() -> None:
     assert key_of(Medium("image", picture.tobytes())) != key
 
 
+def test_vectors_are_their_shape_and_their_numbers(tmp_path: Path) -> None:
+    """Wherever they lie: in memory, in a file of their own, or as a row of a table."""
+    table = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    np.save(tmp_path / "table.npy", table)
+    np.save(tmp_path / "one.npy", table[1])
+    sources = (table[1], table[1:2].copy(), tmp_path / "one.npy", tmp_path / "table.npy#1")
+    keys = {key_of(Medium("vector", source)) for source in sources}
+    assert len(keys) == 1
+    others = (table[2], table[1].reshape(2, 2), tmp_path / "table.npy#0")
+    assert keys.isdisjoint(key_of(Medium("vector", source)) for source in others)
+    with pytest.raises(MediaError, match=r"^row: expected a row from 0 to 2, found '3'"):
+        key_of(Medium("vector", tmp_path / "table.npy#3", "row"))
+
+
 def test_a_damaged_file_has_a_key_and_a_missing_one_has_not(tmp_path: Path) -> None:
     assert len(key_of(Medium("image", b"damaged"))) == 16
     with pytest.raises(MediaError, match=r"^gone: expected an image, found no such file"):

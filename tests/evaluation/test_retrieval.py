@@ -15,6 +15,7 @@ from mmbridge.data.formats import open_source
 from mmbridge.data.record import Record
 from mmbridge.data.sample import Medium, Sample, conversation
 from mmbridge.data.sources import RecordSource
+from mmbridge.data.world.items import ItemRecords
 from mmbridge.data.world.source import WorldSource
 from mmbridge.errors import DataError
 from mmbridge.evaluation.controls import ShuffledMedia
@@ -169,6 +170,14 @@ def test_a_process_without_a_share(bridge: Bridge, monkeypatch: pytest.MonkeyPat
     assert [len(each.media) for each in parts] == [12, 0]
     assert [len(each.texts) for each in parts] == [21, 0]
     assert parts[1].media.shape[1:] == space.shape
+
+
+@pytest.mark.parametrize("name", ["branch", "llm"])
+def test_vectors_are_media_as_images_are(name: Any) -> None:
+    bridge = Bridge(Recipe.load("item-language-model", "variant=world"))
+    report = retrieve(bridge, RecordSource(ItemRecords("test", 0), "caption"), name, limit=20, count_flops=False)
+    assert (report.n, report.failed) == (20, ())
+    assert "recall@1/vector_to_text" in report.metrics
 
 
 # --- the command line ---

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, BlipImageProcessor
 
 from mmbridge.bridge import Bridge
+from mmbridge.connectors.config import XFormerConfig
 from mmbridge.connectors.qformer import QFormer
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import Medium, Message, Sample, conversation
@@ -234,3 +236,9 @@ def test_a_batch_without_media_runs_the_same_modules(bridge: Bridge) -> None:
     loss, *rest = gradients(bridge, bridge.collate()(alone))
     assert loss.isfinite().all()
     assert all((each == 0).all() for each in rest)
+
+
+def test_an_x_former_reads_no_instruction() -> None:
+    problem = "qformer.text.instruction: only the queries of a qformer alone read it; leave it out"
+    with pytest.raises(ValidationError, match=problem):
+        XFormerConfig.model_validate({"qformer": {"text": {"instruction": True}}})

@@ -21,6 +21,7 @@ from mmbridge.ranks import ALONE, Ranks, together
 from mmbridge.trainable import unfreeze
 from tests import processes
 from tests.objectives.test_pairs import samples
+from tests.test_pair_flops import counted, held
 from tests.tiny import FAMILIES, tiny_clip, tiny_llm
 from tests.tiny_bridge import tiny_data, tiny_recipe, tiny_stage
 from tests.tiny_step import FEED, GROUPS, HEADS, WIDTH
@@ -60,23 +61,6 @@ def towards(bridge: Bridge, ranks: Ranks = ALONE) -> WeightedObjectives:
     for each in objectives.counting:
         each.count(torch.full((bridge.llm.vocabulary,), 1 / bridge.llm.vocabulary))
     return objectives
-
-
-def counted(objectives: WeightedObjectives, batch: Batch) -> int:
-    def work() -> None:
-        losses = objectives(batch, objectives.terms([batch]))
-        if losses.requires_grad:
-            losses.sum().backward()
-
-    return executed_flops(work)
-
-
-def held(objectives: WeightedObjectives, batch: Batch) -> tuple[int, int]:
-    """Needed, and executed, which is what torch counts."""
-    needed, executed = StepFlops(objectives)(batch)
-    assert counted(objectives, batch) == executed
-    assert needed <= executed
-    return needed, executed
 
 
 def lengths_of(batch: Batch) -> list[int]:

@@ -20,7 +20,8 @@ from mmbridge.transport.sinkhorn import sinkhorn
 from tests import processes
 from tests.objectives.test_divergence import also_two
 from tests.objectives.test_pairs import samples
-from tests.test_said_flops import bridge_of, counted, held, lengths_of, parts_of, towards
+from tests.test_pair_flops import counted, held
+from tests.test_said_flops import bridge_of, lengths_of, parts_of, towards
 from tests.tiny_step import TOKENS, WIDTH
 
 CARRIED: dict[str, Any] = {"kind": "token_transport"}

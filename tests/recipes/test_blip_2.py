@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from mmbridge.bridge import Bridge
 from mmbridge.connectors.base import Words
@@ -53,18 +53,24 @@ def test_what_trains_is_what_the_paper_counts() -> None:
         assert round(sum(found.values()) / 1e6) == millions
 
 
+def changed(before: dict[str, Tensor], run: Path) -> list[set[str]]:
+    """What each of the two stages of a run has changed, by name; ``before`` is what the first began with."""
+    found = []
+    for name in ("represent", "generate"):
+        after = load_file(run / "stages" / name / "bridge.safetensors")
+        assert after.keys() == before.keys()
+        found.append({each for each in after if not torch.equal(after[each], before[each])})
+        before = after
+    return found
+
+
 @pytest.mark.slow
 def test_each_stage_moves_what_it_trains_and_nothing_else(tmp_path: Path) -> None:
     """First all of the Q-Former; then what it has without text, and the map. What was learnt of text stays."""
     recipe = Recipe.load("blip-2", *WORLD)
     before = Bridge(recipe).own_tensors()
     recipe.train(out=tmp_path)
-    moved = []
-    for name in ("represent", "generate"):
-        after = load_file(tmp_path / "stages" / name / "bridge.safetensors")
-        assert after.keys() == before.keys()
-        moved.append({each for each in after if not torch.equal(after[each], before[each])})
-        before = after
+    moved = changed(before, tmp_path)
     assert moved[0] == {name for name in before if ".resampler." in name}
     bare = built(without_text(recipe.connectors["image"]), 96)
     assert moved[1] == {f"connectors.image.{name}" for name, _ in bare.named_parameters()}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from mmbridge.bridge import Bridge
 from mmbridge.data.world.catalogue import PARTNERS, catalogue
@@ -17,6 +16,7 @@ from mmbridge.evaluation.bootstrap import mean
 from mmbridge.objectives.config import ItemContrastConfig
 from mmbridge.objectives.weighted import WeightedObjectives
 from mmbridge.recipe import Recipe
+from tests.recipes.test_blip_2 import changed
 
 WORLD = ("variant=world", "engine.device=cpu", "stages.represent.schedule.warmup=0")
 CHANCE = PARTNERS / 63
@@ -92,12 +92,9 @@ def test_each_stage_moves_what_it_trains_and_nothing_else(tmp_path: Path) -> Non
     their matrices have nothing but weight decay.
     """
     recipe = Recipe.load("item-language-model", *WORLD, "stages.generate.schedule.warmup=0")
-    before, moved = Bridge(recipe).own_tensors(), []
+    before = Bridge(recipe).own_tensors()
     recipe.train(out=tmp_path)
-    for name in ("represent", "generate"):
-        after = load_file(tmp_path / "stages" / name / "bridge.safetensors")
-        moved.append({each for each in after if not torch.equal(after[each], before[each])})
-        before = after
+    moved = changed(before, tmp_path)
     alone = {name for name in before if name.endswith((".cross.query.bias", ".cross.key.bias"))}
     assert len(alone) == 4
     assert moved[0] == {name for name in before if ".resampler." in name} - alone

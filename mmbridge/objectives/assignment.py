@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mmbridge.data.batch import Batch
 from mmbridge.objectives.base import Reads
-from mmbridge.objectives.run import BatchRun
+from mmbridge.objectives.run import BatchRun, showing
 from mmbridge.transport.assignment import AssignmentPrediction, word_marginal
 
 
@@ -55,7 +55,7 @@ class WordAssignment:
         self._shares = word_marginal(frequencies) if self._softened else frequencies
 
     def terms(self, batch: Batch) -> int:
-        return sum(bool(numbers) for numbers in batch.media)
+        return len(showing(batch))
 
     def __call__(self, run: BatchRun) -> Tensor:
         assert self.draws == 0 or self._shares is not None, "the stage's words have not been counted"

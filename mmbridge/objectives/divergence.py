@@ -18,7 +18,7 @@ from torch import Tensor
 from mmbridge.data.batch import Batch
 from mmbridge.joint import joint
 from mmbridge.objectives.base import Reads
-from mmbridge.objectives.run import BatchRun
+from mmbridge.objectives.run import BatchRun, showing
 from mmbridge.objectives.words import embedded, padded, texts_of_all
 from mmbridge.transport.divergence import cosine_cost, sinkhorn_divergence
 from mmbridge.transport.plan import uniform
@@ -31,7 +31,7 @@ class _Divergence:
         self._epsilon, self._tolerance = epsilon, tolerance
 
     def terms(self, batch: Batch) -> int:
-        return sum(bool(numbers) for numbers in batch.media)
+        return len(showing(batch))
 
     def _between(self, tokens: Tensor, words: Tensor, *weights: Tensor | None) -> Tensor:
         return sinkhorn_divergence(tokens, words, self._epsilon, *weights, cost=cosine_cost, tolerance=self._tolerance)

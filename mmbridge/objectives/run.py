@@ -41,7 +41,7 @@ class BatchRun:
     @cached_property
     def seen(self) -> list[int]:
         """The samples that show a medium."""
-        return [sample for sample, numbers in enumerate(self.batch.media) if numbers]
+        return showing(self.batch)
 
     @cached_property
     def texts(self) -> list[tuple[int, ...]]:
@@ -70,6 +70,11 @@ class BatchRun:
         """Logits at the supervised positions."""
         output: BridgeOutput = self.bridge(self.batch, self.perceived)
         return output
+
+
+def showing(batch: Batch) -> list[int]:
+    """The samples of a batch that show a medium."""
+    return [sample for sample, numbers in enumerate(batch.media) if numbers]
 
 
 def spoken(prompt: Prompt) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from mmbridge.data.batch import Batch
 from mmbridge.objectives.base import Reads
 from mmbridge.objectives.negatives import drawn
 from mmbridge.objectives.pairs import matching
-from mmbridge.objectives.run import BatchRun
+from mmbridge.objectives.run import BatchRun, showing
 from mmbridge.objectives.words import embedded, padded, texts_of_all
 from mmbridge.transport.token_transport import Planner, token_transport
 
@@ -44,7 +44,7 @@ class TokensToWords:
         self.figures: dict[str, float] = {}
 
     def terms(self, batch: Batch) -> int:
-        return sum(bool(numbers) for numbers in batch.media)
+        return len(showing(batch))
 
     def __call__(self, run: BatchRun) -> Tensor:
         ids, real, signs = _beside_others(run) if self.joint else _alone(run)

@@ -1,9 +1,10 @@
 """Connectors side by side, over several seeds, from few scenes and from all: ``python benchmarks/connector_study.py``.
 
-Trains every variant of ``connector_study.yaml`` on as many samples, measures captions of held-out scenes and retrieval
-among them, and writes ``results/connector_study.json`` and ``.svg``. Stopped and started again it goes on with what is
-missing. A seed changes first weights and the order of the data; the scenes of the test are the same for all, so that
-what a way adds to another is told scene by scene. Needs the extra ``plot``.
+Trains every variant of ``connector_study.yaml`` on as many samples, measures captions of held-out scenes, retrieval
+among them and visual semantic arithmetic, and writes ``results/connector_study.json`` and ``.svg``. Media and texts are
+compared after the stage that trains their space, where a way has one: captions move it. Stopped and started again it
+goes on with what is missing. A seed changes first weights and the order of the data; the scenes of the test are the
+same for all, so that what a way adds to another is told scene by scene. Needs the extra ``plot``.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from first_bridge import Scores, over_seeds, workers
 from record import RESULTS, Record
 from spans import Panel, plot
 
-from mmbridge import Recipe
+from mmbridge import Bridge, Recipe
 from mmbridge.data.world.language import parse_facts
 from mmbridge.data.world.source import WorldSource
 from mmbridge.evaluation.bootstrap import Floats, estimate
@@ -25,6 +26,8 @@ from mmbridge.evaluation.facts import as_facts, f1, fact_counts
 from mmbridge.evaluation.report import Report
 from mmbridge.evaluation.retrieval import retrieve
 from mmbridge.evaluation.run import evaluate
+from mmbridge.recipes import world_arithmetic
+from mmbridge.spaces import space_of
 from mmbridge.train import train
 
 RECIPE = Path(__file__).with_name("connector_study.yaml")
@@ -36,6 +39,10 @@ ADDS = (("assignment", "linear"), ("qformer-represent", "qformer"), ("qformer-mo
 """What has something more, and what has not."""
 SCENES = 500
 """Of the test, each with one caption."""
+QUERIES, STEP, QUERIES_SEED = 1000, 0.5, 11
+"""Of the arithmetic: how many, the scale of the step from word to word, chosen on queries of another seed, and theirs."""
+SPACE_STAGE = "represent"
+"""The stage after which media and texts are compared, in ways that have it; elsewhere it is the last."""
 
 
 def scores(report: Report) -> Scores:
@@ -51,19 +58,31 @@ def overrides(way: str, count: int, seed: int) -> list[str]:
 def measured(changes: Sequence[str], folder: Path) -> dict[str, Any]:
     """One run, trained if it is not, and measured; its captions stay beside it."""
     bridge = train(Recipe.load(RECIPE, *changes), folder, resume=True)
-    stages = [json.loads((each / "metrics.json").read_text()) for each in sorted((folder / "stages").iterdir())]
+    done = [json.loads((each / "metrics.json").read_text()) for each in sorted((folder / "stages").iterdir())]
     test = WorldSource("test", SCENES, 4, "caption")
     captions = evaluate(bridge, test, "caption", batch_size=128, count_flops=False)
     captions.write_rows(folder / "captions.jsonl")
-    found = retrieve(bridge, test, batch_size=128, count_flops=False)
+    apart = folder / "stages" / SPACE_STAGE
+    compared = Bridge.from_pretrained(apart) if apart.exists() else bridge
+    found = retrieve(compared, test, batch_size=128, count_flops=False)
     return {
-        "scores": {"captions": scores(captions), "retrieval": scores(found)},
-        "chance": dict(found.chance),
+        "scores": {"captions": scores(captions), "retrieval": scores(found), "arithmetic": arithmetic(compared)},
+        "chance": dict(found.chance) | {"right": 1 / len(world_arithmetic.THINGS)},
         "space": found.about["space"],
+        "compared after": compared.stage,
         "perceptual tokens": captions.perceptual_tokens,
         "trained parameters": sum(each.numel() for each in bridge.connectors.parameters()),
-        "executed FLOPs": sum(stage["executed_flops"] for stage in stages),
+        "executed FLOPs": sum(stage["executed_flops"] for stage in done),
     }
+
+
+def arithmetic(bridge: Bridge) -> Scores:
+    """What of a scene less a word plus another is found, and what without one of them."""
+    queries = world_arithmetic.drawn(QUERIES, QUERIES_SEED)
+    answers = world_arithmetic.answered(bridge, space_of(bridge), queries, STEP, QUERIES_SEED)
+    right = {name: world_arithmetic.scores(queries, found)["right"] for name, found in answers.found.items()}
+    named = {"right": right.pop("scene - old + new")} | {f"right, {name}": score for name, score in right.items()}
+    return {name: (score.value, score.low, score.high) for name, score in named.items()}
 
 
 def counts(folder: Path) -> Floats:
@@ -82,11 +101,12 @@ def difference(more: Path, less: Path) -> tuple[float, float, float]:
 
 def told(figures: Mapping[str, Any]) -> list[str]:
     """The table, for people."""
-    lines = [f"{'':<38}{'fact-F1':<24}{'recall@1, image to text':<26}text to image"]
+    lines = [f"{'':<38}{'fact-F1':<24}{'recall@1, image to text':<24}{'text to image':<24}arithmetic"]
     for name, each in figures.items():
         if name.endswith("all seeds"):
             shown = [each["captions"]["fact_f1"]]
             shown += [each["retrieval"][f"recall@1/{way}"] for way in ("image_to_text", "text_to_image")]
+            shown.append(each["arithmetic"]["right"])
             cells = "".join(f"{value:.3f} [{low:.3f}, {high:.3f}]   " for value, low, high in shown)
             lines.append(f"{name.removesuffix(', all seeds'):<38}{cells}")
     for name, (value, low, high) in figures["what is added"].items():
@@ -98,6 +118,7 @@ PANELS = {
     "fact-F1 of captions": ("captions", "fact_f1"),
     "recall@1, image to text": ("retrieval", "recall@1/image_to_text"),
     "recall@1, text to image": ("retrieval", "recall@1/text_to_image"),
+    "semantic arithmetic": ("arithmetic", "right"),
 }
 
 

@@ -147,22 +147,43 @@ def picture(queries: Sequence[Query], before: Sequence[Image.Image], after: Sequ
     return sheet
 
 
-def measure(bridge: Bridge, given: argparse.Namespace) -> None:
-    """Prints, draws and writes what ``main`` has been asked for."""
-    space = space_of(bridge, given.space)
-    random = np.random.default_rng(given.seed)
-    queries = drawn(given.queries, given.seed)
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was found: for each way of asking, the number of an object for each query. ``pictures`` are the scenes of
+    the queries and ``pool`` those that were searched, in the order of ``THINGS``."""
+
+    found: Mapping[str, Sequence[int]]
+    pictures: Sequence[Image.Image]
+    pool: Sequence[Image.Image]
+
+
+def answered(bridge: Bridge, space: Space, queries: Sequence[Query], scale: float, seed: int) -> Answers:
+    """Looks every query up: by arithmetic with a step of that scale first, and by what must do worse than it.
+
+    Args:
+        seed: of how scenes are rendered.
+    """
+    random = np.random.default_rng(seed)
     pool_pictures = [render(scene(number, random)) for number in range(len(THINGS))]
     pictures = [render(scene(query.start, random)) for query in queries]
     pool, starts = seen(bridge, space, pool_pictures), seen(bridge, space, pictures)
     told = words(space)
     old, new = (torch.stack([told[getattr(query, name)] for query in queries]) for name in ("old", "new"))
     ways = {
-        "scene - old + new": moved(starts, old, new, given.scale),
+        "scene - old + new": moved(starts, old, new, scale),
         "the scene alone": starts,
         "the new word alone": new,
     }
     found = {name: nearest(each, pool).tolist() for name, each in ways.items()}
+    return Answers(found, pictures, pool_pictures)
+
+
+def measure(bridge: Bridge, given: argparse.Namespace) -> None:
+    """Prints, draws and writes what ``main`` has been asked for."""
+    space = space_of(bridge, given.space)
+    queries = drawn(given.queries, given.seed)
+    looked_up = answered(bridge, space, queries, given.scale, given.seed)
+    found = looked_up.found
     print(f"{len(queries)} queries among {len(THINGS)} scenes of one object, chance {1 / len(THINGS):.4f}")
     print(f"space: {space.about}")
     results = {name: scores(queries, numbers) for name, numbers in found.items()}
@@ -177,7 +198,8 @@ def measure(bridge: Bridge, given: argparse.Namespace) -> None:
         print(f"  {looks(THINGS[query.start])} - {query.old} + {query.new} = {looks(THINGS[number])} ({verdict})")
     if given.picture:
         some = slice(given.examples)
-        picture(queries[some], pictures[some], [pool_pictures[number] for number in answers[some]]).save(given.picture)
+        after = [looked_up.pool[number] for number in answers[some]]
+        picture(queries[some], looked_up.pictures[some], after).save(given.picture)
     if given.json:
         intervals = {
             name: {metric: [score.value, score.low, score.high] for metric, score in each.items()}

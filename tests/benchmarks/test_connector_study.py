@@ -21,6 +21,7 @@ def test_every_way_is_measured_once(
     monkeypatch.setattr(connector_study, "RESULTS", tmp_path)
     monkeypatch.setattr(connector_study, "workers", ThreadPoolExecutor)
     monkeypatch.setattr(connector_study, "SCENES", 5)
+    monkeypatch.setattr(connector_study, "QUERIES", 8)
     monkeypatch.setattr(connector_study, "DATA", {"8 scenes": 8})
     runs = tmp_path / "runs"
     small = ["stages.align.steps=2", "stages.align.batch=4"]
@@ -33,6 +34,8 @@ def test_every_way_is_measured_once(
     assert {figures[f"{way}, 8 scenes, seed 1"]["space"] for way in ("linear", "assignment")} != {
         figures["qformer-represent, 8 scenes, seed 1"]["space"]
     }
+    compared = {way: figures[f"{way}, 8 scenes, seed 0"]["compared after"] for way in connector_study.WAYS}
+    assert compared == {"linear": "align", "assignment": "align", "qformer-represent": "represent"}
     each = [figures[f"linear, 8 scenes, seed {seed}"]["scores"]["captions"]["fact_f1"] for seed in (0, 1)]
     assert figures["linear, 8 scenes, all seeds"]["captions"]["fact_f1"][0] == pytest.approx(
         (each[0][0] + each[1][0]) / 2

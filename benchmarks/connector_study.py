@@ -40,7 +40,7 @@ ADDS = (("assignment", "linear"), ("qformer-represent", "qformer"), ("qformer-mo
 SCENES = 500
 """Of the test, each with one caption."""
 QUERIES, STEP, QUERIES_SEED = 1000, 0.5, 11
-"""Of the arithmetic: how many, the scale of the step from word to word, chosen on queries of another seed, and theirs."""
+"""Of the arithmetic: how many, the scale of the step from word to word (chosen on other queries), and their seed."""
 SPACE_STAGE = "represent"
 """The stage after which media and texts are compared, in ways that have it; elsewhere it is the last."""
 

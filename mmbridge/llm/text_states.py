@@ -3,8 +3,7 @@
 Symbols: S texts, L tokens of the longest, D width of what the head reads.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmbridge.llm.model import LanguageModel
+from mmbridge.llm.sites import tapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +42,9 @@ def text_states(llm: LanguageModel, texts: Sequence[Sequence[int]]) -> TextState
     first = opening(llm)
     rows = [torch.tensor((*first, *text) or (llm.pad_id,)) for text in texts]
     ids = pad_sequence(rows, batch_first=True, padding_value=llm.pad_id)  # causal: what stands behind reaches nothing
-    with _head_input(llm) as found:
+    found = list[Tensor]()
+    with tapped(llm, ["final"], lambda _, states: found.append(states)):
         llm.model(inputs_embeds=llm.embed(ids), use_cache=False)
     values = found[0][:, len(first) :]
     lengths = torch.tensor([len(text) for text in texts], device=values.device)
     return TextStates(values, torch.arange(values.shape[1], device=values.device) < lengths[:, None])
-
-
-@contextmanager
-def _head_input(llm: LanguageModel) -> Iterator[list[Tensor]]:
-    """What the head is given while this lasts; the head reads none of it."""
-    found = list[Tensor]()
-
-    def take(_: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        found.append(args[0])
-        return (args[0][:, :0], *args[1:])
-
-    handle = llm.head.register_forward_pre_hook(take)
-    try:
-        yield found
-    finally:
-        handle.remove()

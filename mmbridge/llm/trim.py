@@ -51,17 +51,24 @@ def only_at(layer: nn.Module, positions: Tensor) -> Iterator[None]:
 def position_wise(layer: nn.Module) -> list[nn.Module]:
     """The parts of a block that work position by position: feed-forward, queries, output.
 
-    Attention is the part that knows the number of its layer. If it does not keep its keys and values apart from the
-    rest, all of it is left as it is; so is a block in which nothing attends.
+    Attention that does not keep its keys and values apart from the rest is left as it is; so is a block in which
+    nothing attends.
     """
-    parts = [(child, dict(child.named_children())) for child in layer.children() if _maps(child)]
-    attending = [child for child, _ in parts if any(hasattr(module, "layer_idx") for module in child.modules())]
-    found = [child for child, _ in parts if attending and child not in attending]
-    for child, inside in parts:
-        if child in attending and all(key in inside for key in _KEYS):
+    parts = [child for child in layer.children() if maps(child)]
+    attending = [child for child in parts if attends(child)]
+    found = [child for child in parts if attending and child not in attending]
+    for child in attending:
+        inside = dict(child.named_children())
+        if all(key in inside for key in _KEYS):
             found += [module for name, module in inside.items() if name in _QUERIES_AND_OUTPUT]
     return found
 
 
-def _maps(module: nn.Module) -> bool:
-    return any(isinstance(each, nn.Linear | Conv1D) for each in module.modules())
+def attends(part: nn.Module) -> bool:
+    """Whether a part of a block is its attention: it, or something in it, knows the number of its layer."""
+    return any(hasattr(module, "layer_idx") for module in part.modules())
+
+
+def maps(part: nn.Module) -> bool:
+    """Whether a part of a block has weights to multiply by: attention or feed-forward, not a norm."""
+    return any(isinstance(each, nn.Linear | Conv1D) for each in part.modules())

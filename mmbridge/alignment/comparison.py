@@ -8,6 +8,7 @@ from math import fsum, isfinite, nan
 from typing import Generic, TypeVar
 
 import mmbridge
+from mmbridge.alignment.numerals import NOTHING
 from mmbridge.alignment.report import AlignmentReport, Curve, Definition, Histogram, Matrix, Scalar, View
 from mmbridge.errors import UserError
 from mmbridge.evaluation.bootstrap import Estimate
@@ -84,6 +85,13 @@ class Comparison:
         histograms = [group for owned in self.histograms.values() for each in owned for group in each.figure.counts]
         views = [group for owned in self.views.values() for each in owned for group in each.figure.points]
         return list(dict.fromkeys([*histograms, *views]))
+
+    @cached_property
+    def facts(self) -> dict[str, list[str]]:
+        """What reports are about, by its name: once where it is the same of all bridges, else for each of them."""
+        keys = dict.fromkeys(key for report in self.reports for key in report.about)
+        told = {key: [str(report.about.get(key, NOTHING)) for report in self.reports] for key in keys}
+        return {key: values[:1] if len(set(values)) == 1 else values for key, values in told.items()}
 
     def _by(
         self, figures: Callable[[AlignmentReport], Iterable[Figure]], key: Callable[[Figure], Key]

@@ -54,7 +54,7 @@ def page(comparison: Comparison) -> str:
     if any(report.cost for report in comparison.reports):
         told = tag("p", "Time with a score over that of plain forward passes.")
         sections.append(("cost", "What the scores cost", told + page_tables.costs(comparison)))
-    links = "".join(tag("a", escaped(heading), href=f"#{place}") for place, heading, _ in sections)
+    links = " ".join(tag("a", escaped(heading), href=f"#{place}") for place, heading, _ in sections)
     told = "".join(tag("section", tag("h2", escaped(heading)) + body, id=place) for place, heading, body in sections)
     return _document(title, comparison, _head(title, comparison) + tag("nav", links) + told)
 

@@ -27,8 +27,10 @@ td.number { white-space: nowrap; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 bdi.name { display: inline-block; max-width: 16rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
   vertical-align: bottom; }
+@media (max-width: 40rem) { bdi.name { max-width: 9rem; } }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); gap: 1.2rem; }
-.charts.broad { grid-template-columns: 1fr; }
+.charts.broad { display: flex; flex-wrap: wrap; }
+.charts.broad figure { max-width: 100%; }
 figure { margin: 0; min-width: 0; padding: .8rem; border: 1px solid var(--line); border-radius: .5rem;
   break-inside: avoid; }
 figure svg { display: block; width: 100%; height: auto; }
@@ -63,6 +65,7 @@ _PRINT = """
   nav, details:not([open]) { display: none; }
   .wide, details > div { overflow: visible; max-height: none; }
   .charts { grid-template-columns: 1fr 1fr; }
+  figure { padding: .4rem; }
   figure .wide svg { width: 100%; }
   h2, h3, thead { break-after: avoid; }
 }

@@ -81,17 +81,14 @@ def costs(comparison: Comparison) -> str:
 
 
 def facts(comparison: Comparison) -> str:
-    """What there is to know of the bridges: once where it is the same of all, else a row for each of them."""
-    keys = list(dict.fromkeys(key for report in comparison.reports for key in report.about))
-    told = {key: [str(report.about.get(key, NOTHING)) for report in comparison.reports] for key in keys}
-    common = "".join(
-        tag("dt", escaped(key)) + tag("dd", escaped(values[0])) for key, values in told.items() if len(set(values)) == 1
-    )
-    own = {key: values for key, values in told.items() if len(set(values)) > 1}
+    """What there is to know of the bridges: a list of what is the same of all, a table of the rest."""
+    common = {key: values[0] for key, values in comparison.facts.items() if len(values) == 1}
+    own = {key: values for key, values in comparison.facts.items() if len(values) > 1}
+    told = "".join(tag("dt", escaped(key)) + tag("dd", escaped(value)) for key, value in common.items())
     rows = (
         (name(bridge), *map(escaped, values)) for bridge, *values in zip(comparison.names, *own.values(), strict=True)
     )
-    return (tag("dl", common) if common else "") + (table(("bridge", *own), rows) if own else "")
+    return (tag("dl", told) if common else "") + (table(("bridge", *own), rows) if own else "")
 
 
 def data(rows: Sequence[Row]) -> str:

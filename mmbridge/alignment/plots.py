@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _ACROSS = 3
 """Panels in a row."""
-_NAME = 40
+_NAME = 36
 
 
 def write_plots(reports: Sequence[AlignmentReport], folder: Path) -> list[Path]:
@@ -116,7 +116,7 @@ def _panels(title: str, owned: Sequence[Owned[Any]], draw: Callable[["Axes", Any
     axes = figure.subplots(down, across, squeeze=False).flat
     for axis, each in zip(axes, owned, strict=False):
         depth = f", depth {each.figure.depth}" if hasattr(each.figure, "depth") else ""
-        axis.set_title(short(each.bridge, _NAME) + depth)
+        axis.set_title(short(each.bridge, _NAME - len(depth)) + depth)
         draw(axis, each.figure)
     for axis in [*axes][len(owned) :]:
         axis.set_axis_off()
@@ -142,7 +142,7 @@ def _matrix(axis: "Axes", matrix: Matrix, most: float) -> None:
             axis.text(column, row, number(value, 2), ha="center", va="center", fontsize=6)
     cells = [[value if isfinite(value) else nan for value in row] for row in matrix.values]
     if matrix.rows and matrix.columns:
-        axis.imshow(cells, cmap=_blank_at_zero(), vmin=-most, vmax=most, aspect="auto")
+        axis.imshow(cells, cmap=_blank_at_zero(), vmin=-most, vmax=most, alpha=0.75, aspect="auto")
     axis.set_xticks(range(len(matrix.columns)), [short(each, 20) for each in matrix.columns], rotation=40, ha="right")
     axis.set_yticks(range(len(matrix.rows)), [short(each, 20) for each in matrix.rows])
     if matrix.chance is not None:

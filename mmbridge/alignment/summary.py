@@ -56,10 +56,8 @@ def render(reports: Sequence[AlignmentReport]) -> str:
         UserError: as ``Comparison``.
     """
     comparison = Comparison(reports)
-    lines = []
-    for report in comparison.reports:
-        lines.append(short(report.bridge, 2 * _NAME))
-        lines += [f"  {legible(key)}: {legible(value)}" for key, value in report.about.items()]
+    lines = [f"alignment of {', '.join(short(name, _NAME) for name in comparison.names)}"]
+    lines += [f"  {legible(key)}: {legible(', '.join(values))}" for key, values in comparison.facts.items()]
     lines.append("means over depth and single scores, with 95 % intervals (↑ higher is better aligned, ↓ lower)")
     for found in findings(comparison):
         score, of, site = found[0].scalar.score, found[0].scalar.of, found[0].site

@@ -4,6 +4,7 @@
     bridge.safetensors    every parameter and buffer that cannot be rebuilt from the frozen sources; in several files
                           with an index when large
     config.json           version of this format, the frozen sources and hashes of their contents, what was unfrozen
+    mask.safetensors      the LLM's weight mask, where it has one; read from here, wherever the recipe has it from
     metrics.json          what was measured when its last stage ended
     README.md             the model card
 
@@ -31,11 +32,12 @@ from mmbridge.errors import BridgeError, RecipeError, UserError
 from mmbridge.frozen import locate
 from mmbridge.model_card import model_card
 from mmbridge.recipe_file import parse
-from mmbridge.sources import check, sources, with_dtype
+from mmbridge.sources import check, sources, with_dtype, with_mask
 
 DTYPES = ("float32", "bfloat16", "float16")
 FORMAT, VERSION = "mmbridge bridge", 1
 RECIPE, CONFIG, METRICS, CARD = "recipe.yaml", "config.json", "metrics.json", "README.md"
+MASK = "mask.safetensors"
 _WEIGHTS = "bridge*.safetensors*"
 _NEVER_OURS = "name a bridge folder, a run folder, a hub id or a transformers LLaVA folder"
 
@@ -64,6 +66,8 @@ def write(bridge: Bridge, folder: Path) -> None:
         "frozen": bridge.sources,
         "unfrozen": sorted(bridge.unfrozen),
     }
+    if bridge.recipe.llm.mask is not None:
+        shutil.copyfile(bridge.recipe.llm.mask, folder / MASK)
     (folder / RECIPE).write_text(bridge.recipe.dump(), encoding="utf-8")
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / METRICS).write_text(json.dumps(bridge.metrics, indent=2) + "\n", encoding="utf-8")
@@ -107,7 +111,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name in (RECIPE, CONFIG, METRICS, CARD) or path.match(_WEIGHTS)
+    return path.name in (RECIPE, CONFIG, METRICS, CARD, MASK) or path.match(_WEIGHTS)
 
 
 def files(folder: Path) -> list[Path]:
@@ -127,6 +131,10 @@ def load(place: str | Path, revision: str | None = None, device: str | None = No
         return load_llava(place, revision, dtype).to(target)
     config = read_config(folder)
     recipe = parse((folder / RECIPE).read_text(encoding="utf-8"), str(folder / RECIPE))
+    if recipe.llm.mask is not None:
+        if not (folder / MASK).is_file():
+            raise BridgeError(folder, f"expected {MASK}, found none", "the bridge is incomplete")
+        recipe = with_mask(recipe, folder / MASK)
     check(sources(recipe), config["frozen"])
     bridge = Bridge(recipe if dtype is None else with_dtype(recipe, dtype), config["template"])
     fill(bridge, folder)

@@ -175,8 +175,20 @@ def content_hash(place: Path) -> str:
     files = [place] if place.is_file() else sorted(inside)
     if not files:
         raise RecipeError(folder, "expected weights and a configuration, found neither")
-    known = _read_cache()
     digest = hashlib.sha256()
+    for file, own in _hashes(files).items():
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{own}\n".encode())
+    return digest.hexdigest()
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file's contents alone, whatever it is called; kept as those of ``content_hash`` are."""
+    return _hashes([file])[file]
+
+
+def _hashes(files: Iterable[Path]) -> dict[Path, str]:
+    """SHA-256 of each file's contents."""
+    known, found = _read_cache(), dict[Path, str]()
     fresh: dict[str, _Entry] = {}
     for file in files:
         key, facts = str(file.resolve()), file.stat()
@@ -185,10 +197,10 @@ def content_hash(place: Path) -> str:
             with file.open("rb") as stream:
                 own = hashlib.file_digest(stream, "sha256").hexdigest()
             entry = fresh[key] = (facts.st_size, facts.st_mtime_ns, own)
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{entry[2]}\n".encode())
+        found[file] = entry[2]
     if fresh:
         _write_cache(known | fresh)
-    return digest.hexdigest()
+    return found
 
 
 def _counts(name: Path) -> bool:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from mmbridge.encoders.config import EncoderConfig
-from mmbridge.errors import BridgeError
-from mmbridge.frozen import content_hash
+from mmbridge.errors import BridgeError, RecipeError
+from mmbridge.frozen import content_hash, file_hash
 from mmbridge.llm.config import LLMConfig
 from mmbridge.recipe import Recipe
 
 Sources = Mapping[str, Mapping[str, str | None]]
-"""By part (``llm``, ``encoders.NAME``): ``path``, ``revision`` and the ``sha256`` of what is there."""
+"""By part (``llm``, ``llm.mask``, ``encoders.NAME``): ``path``, ``revision`` and the ``sha256`` of what is there."""
 
 
 def sources(recipe: Recipe) -> Sources:
@@ -22,19 +22,27 @@ def sources(recipe: Recipe) -> Sources:
     """
     parts = {"llm": recipe.llm} | {f"encoders.{name}": config for name, config in recipe.encoders.items()}
     places = {name: part.located() for name, part in parts.items()}
-    return {
+    found: dict[str, dict[str, str | None]] = {
         name: {"path": parts[name].path, "revision": parts[name].revision, "sha256": content_hash(place)}
         for name, place in places.items()
         if place is not None
     }
+    if recipe.llm.mask is not None:
+        found["llm.mask"] = {"path": recipe.llm.mask, "revision": None, "sha256": file_hash(_mask(recipe.llm.mask))}
+    return found
 
 
 def check(now: Sources, then: Sources) -> None:
     """Sees to it that frozen parts are those that connectors were trained for.
 
     Raises:
-        BridgeError: the first part whose contents have changed.
+        BridgeError: the first part whose contents have changed, or the LLM's mask where one of the two has none.
     """
+    if ("llm.mask" in now) != ("llm.mask" in then):
+        place = str({**now, **then}["llm.mask"]["path"])
+        expected, found = (place, "none") if "llm.mask" in then else ("none", place)
+        problem = f"expected the mask that the bridge was trained with, {expected}, found {found}"
+        raise BridgeError("llm.mask", problem, "restore its recipe, or train it again")
     for name, source in now.items():
         expected, found = (str(each.get("sha256"))[:12] for each in (then.get(name, {}), source))
         if expected != found:
@@ -43,8 +51,22 @@ def check(now: Sources, then: Sources) -> None:
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """The recipe with its frozen parts pinned: local folders named from the root, hub models by their commit."""
-    return _with_parts(recipe, _pinned)
+    """The recipe with its frozen parts pinned: local folders and files named from the root, hub models by their
+    commit."""
+    pinned = _with_parts(recipe, _pinned)
+    return pinned if recipe.llm.mask is None else with_mask(pinned, _mask(recipe.llm.mask))
+
+
+def with_mask(recipe: Recipe, mask: Path) -> Recipe:
+    """The recipe with the LLM's mask in another place."""
+    return recipe.model_copy(update={"llm": recipe.llm.model_copy(update={"mask": str(mask.absolute())})})
+
+
+def _mask(path: str) -> Path:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise RecipeError("llm.mask", f"expected a weight mask, found no file {path}")
+    return file
 
 
 def with_dtype(recipe: Recipe, dtype: str) -> Recipe:

@@ -10,6 +10,7 @@ from mmbridge.bridge import Bridge
 from mmbridge.errors import RecipeError
 from mmbridge.frozen import freeze
 from mmbridge.llm.recomputing import NOTHING
+from mmbridge.llm.weight_mask import linear_layers
 from mmbridge.stage import StageConfig
 
 
@@ -39,6 +40,11 @@ def unfreeze(bridge: Bridge, stage: StageConfig, key: str, *, parts: Sequence[st
 
 def _take_part(bridge: Bridge, name: str, stage: StageConfig, place: str) -> None:
     parameter = bridge.get_parameter(name)
+    if bridge.recipe.llm.mask is not None and any(
+        parameter is layer.weight for layer in linear_layers(bridge.llm.layers).values()
+    ):
+        problem = f"{name} is masked: expected it to stay frozen, found it among what trains"
+        raise RecipeError(place, problem, "train llm.lora over it, or set llm.mask to null")
     if parameter.dtype not in (torch.float32, torch.bfloat16):
         found = str(parameter.dtype).removeprefix("torch.")
         fix = (

@@ -45,6 +45,15 @@ class LLMConfig(Config):
     max_length: int = Field(default=2048, gt=0)
     """Longest sequence in positions, perceptual tokens included; a longer sample is an error."""
     lora: LoRAConfig | None = None
+    mask: str | None = None
+    """A file of weights of linear layers that are zero for good (``mmbridge.recipes.subnetwork`` makes some); LoRA's
+    adapters are not."""
+
+    @model_validator(mode="after")
+    def _whole_weights(self) -> Self:
+        if self.mask is not None and self.quantization is not None:
+            raise ValueError("a mask needs whole weights: set quantization to null, or leave the mask out")
+        return self
 
     def located(self) -> Path:
         """The folder it is in.
@@ -55,11 +64,11 @@ class LLMConfig(Config):
         return locate(self.path, self.revision)
 
     def build(self) -> "LanguageModel":
-        """Load the model and its tokenizer, frozen but for LoRA's adapters.
+        """Load the model and its tokenizer, frozen but for LoRA's adapters, its weights masked if asked.
 
         Raises:
-            RecipeError: the path, the checkpoint, its chat template, the LoRA targets or the quantisation cannot be
-                used.
+            RecipeError: the path, the checkpoint, its chat template, the LoRA targets, the quantisation or the mask
+                cannot be used.
         """
         from mmbridge.llm.loading import load
 

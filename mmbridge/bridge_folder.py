@@ -30,6 +30,7 @@ from mmbridge.bridge import Bridge
 from mmbridge.device import pick
 from mmbridge.errors import BridgeError, RecipeError, UserError
 from mmbridge.frozen import locate
+from mmbridge.llm.weight_mask import put_on
 from mmbridge.model_card import model_card
 from mmbridge.recipe_file import parse
 from mmbridge.sources import check, sources, with_dtype, with_mask
@@ -216,6 +217,8 @@ def fill(bridge: Bridge, folder: Path) -> None:
     _check(folder, expected, found)
     for name, tensor in found.items():
         expected[name].copy_(tensor)
+    if config["unfrozen"]:
+        put_on(bridge.llm)  # what was trained without the mask may have been all of a weight
     bridge.unfrozen |= set(config["unfrozen"])
 
 

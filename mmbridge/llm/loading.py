@@ -10,12 +10,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from mmbridge.errors import RecipeError
-from mmbridge.frozen import content_hash, freeze, locate, quietly, reading
+from mmbridge.frozen import freeze, locate, quietly, reading
 from mmbridge.llm.config import LLMConfig
 from mmbridge.llm.lora import add_lora
 from mmbridge.llm.model import LanguageModel
 from mmbridge.llm.quantization import make_differentiable, quantization_config
-from mmbridge.llm.weight_mask import WeightMask, put_on
+from mmbridge.llm.weight_mask import put_on
 
 # Where a composite checkpoint keeps its language model: as written up to transformers 4 and by 5's own renaming.
 _INSIDE = {r"^language_model\.": "", r"^model\.language_model\.": "model."}
@@ -31,12 +31,7 @@ def load(config: LLMConfig) -> LanguageModel:
     model = _model(folder, config)
     freeze(model)
     language_model = LanguageModel(model, _tokenizer(folder), config)
-    if config.mask is not None:
-        mask, known = WeightMask.load(Path(config.mask).expanduser()), content_hash(folder)
-        if mask.llm != known:
-            problem = f"expected a mask of {config.path}, contents {known[:12]}, found one of {mask.llm[:12]}"
-            raise RecipeError(config.mask, problem, "use a mask made for this LLM")
-        put_on(language_model, mask, config.mask)
+    put_on(language_model)
     if config.lora is not None:
         add_lora(model, config.lora)
     return language_model.eval()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mmbridge.errors import RecipeError
+from mmbridge.frozen import content_hash
 
 if TYPE_CHECKING:
     from mmbridge.llm.model import LanguageModel
@@ -90,8 +91,14 @@ class WeightMask:
             raise RecipeError(path, f"expected a weight mask, found a damaged file ({error})") from error
         if (told.get("format"), told.get("version")) != (_FORMAT, _VERSION):
             raise RecipeError(path, "expected a weight mask, found other tensors", _MADE_BY)
-        inputs: dict[str, int] = json.loads(told["inputs"])
-        return cls(told["llm"], told["about"], {name: bits[name] for name in inputs}, inputs)
+        try:
+            inputs: dict[str, int] = json.loads(told["inputs"])
+            found = cls(told["llm"], told["about"], {name: bits[name] for name in inputs}, inputs)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecipeError(path, f"expected a weight mask, found a damaged file ({error!r})") from error
+        if bits.keys() != inputs.keys() or any(each.dtype != np.uint8 or each.ndim != 2 for each in bits.values()):
+            raise RecipeError(path, "expected a weight mask, found a damaged file (its header says otherwise)")
+        return found
 
 
 def ones(bits: Bits) -> int:
@@ -129,16 +136,20 @@ def matrix(layer: Linear) -> Tensor:
     return layer.weight.detach().t() if isinstance(layer, Conv1D) else layer.weight.detach()
 
 
-def put_on(llm: "LanguageModel", mask: WeightMask, where: object) -> None:
-    """Sets the weights that do not stay to zero, for good.
-
-    Args:
-        where: what errors call the mask.
+def put_on(llm: "LanguageModel") -> None:
+    """Sets the weights that the mask of its config drops to zero, for good; none where it names no mask.
 
     Raises:
-        RecipeError: its layers or their shapes are not the LLM's, or the LLM is quantised.
+        RecipeError: the mask cannot be read, is not of this LLM, or the LLM is quantised.
     """
-    for name, layer in _fitting(llm, mask, where).items():
+    path = llm.config.mask
+    if path is None:
+        return
+    mask, known = WeightMask.load(Path(path).expanduser()), content_hash(llm.config.located())
+    if mask.llm != known:
+        problem = f"expected a mask of {llm.config.path}, contents {known[:12]}, found one of {mask.llm[:12]}"
+        raise RecipeError(path, problem, "use a mask made for this LLM")
+    for name, layer in _fitting(llm, mask, path).items():
         weight = matrix(layer)
         weight.masked_fill_(~mask.kept(name).to(weight.device), 0)
 
@@ -150,7 +161,7 @@ def masked(llm: "LanguageModel", mask: WeightMask) -> Iterator[None]:
     Takes the memory of the weights that do not stay once more.
 
     Raises:
-        RecipeError: as ``put_on``.
+        RecipeError: the mask's layers or their shapes are not the LLM's, or the LLM is quantised.
     """
     layers = _fitting(llm, mask, mask.about)
     with without(layers, mask):
@@ -190,6 +201,8 @@ def _misfit(shapes: Mapping[str, tuple[Any, ...]], mask: WeightMask) -> str:
         return f"expected {expected} among the layers of a weight mask, found {found}"
     for name, shape in shapes.items():
         inputs, bits = mask.inputs[name], mask.bits[name]
-        if (len(bits), inputs) != shape or bits.shape[1] != -(-inputs // 8):
+        if (len(bits), inputs) != shape:
             return f"{name}: expected a weight mask of shape {shape}, found {(len(bits), inputs)}"
+        if bits.shape[1] != -(-inputs // 8):
+            return f"{name}: expected a weight mask of shape {shape}, found {bits.shape[1]} bytes a row"
     return ""

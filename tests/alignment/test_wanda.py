@@ -167,7 +167,7 @@ def test_lora_is_no_layer_of_the_llm(parts: Path) -> None:
         torch.testing.assert_close(second[name], norms)
 
 
-def test_a_masked_llm_reads_less(parts: Path) -> None:
+def test_pruning_again_drops_the_same(parts: Path) -> None:
     """Weights that are zero score zero, so the same share of them goes first."""
     bridge, source = made(parts, "llama"), source_of(parts)
     contexts = readings(bridge, source, SAMPLES, 4)["both"]

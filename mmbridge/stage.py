@@ -80,6 +80,8 @@ class ValidationConfig(Config):
     """What decides: the objectives' loss, or a task's score on the texts generated for the samples."""
     keep: Literal["best", "last"] = "best"
     """Which weights the stage's bridge gets: those of the best validation, or the last ones."""
+    alignment: Annotated[int, Field(ge=1)] | None = None
+    """Also measure the implicit alignment of the first so many of its samples, and log it."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after so many validations without improvement; null to train to the end."""
 

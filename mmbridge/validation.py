@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from mmbridge.alignment.measure import measure
 from mmbridge.checkpoint import State
 from mmbridge.data.loader import Loader
 from mmbridge.data.mixture import Mixture
@@ -16,6 +17,7 @@ from mmbridge.errors import RecipeError
 from mmbridge.evaluation.run import Task, evaluate
 from mmbridge.stage import StageConfig
 
+_ALIGNED = ("ima", "ima_matched", "gap")
 _LESS_IS_BETTER = ("loss", "caption.chair_i", "caption.chair_s")
 
 
@@ -64,13 +66,14 @@ class Validation:
         assert self._config is not None
         with self._apart():
             value = self._loss() if self._config.metric == "loss" else self._score(self._config.metric)
+            aligned = {} if self._config.alignment is None else self._aligned(self._config.alignment)
         if self._best is None or self._sign * value > self._sign * self._best:
             self._best, self._best_step, self._waited = value, step, 0
             if self._config.keep == "best":
                 self._weights = self._engine.weights()
         else:
             self._waited += 1
-        return {f"validation/{self._config.metric}": value}
+        return {f"validation/{self._config.metric}": value} | aligned
 
     def finish(self) -> dict[str, float]:
         """Puts the best weights back if they are to be kept; what they scored, and after which step."""
@@ -128,6 +131,13 @@ class Validation:
         if name not in report.metrics:
             raise RecipeError(self._key, f"expected one of {', '.join(report.metrics)}, found {name}")
         return report.metrics[name].value
+
+    def _aligned(self, samples: int) -> dict[str, float]:
+        """Means over depth of the default scores of perceptual tokens beside text; every process measures them all."""
+        drawn = _Drawn(self._mixture)
+        report, _ = measure(self._engine.bridge, drawn, drawn.name, limit=samples, batch_size=self._batch)
+        curves = [curve for curve in report.curves if len(curve.of) == 2 and curve.score in _ALIGNED]
+        return {f"alignment/{curve.score}/{curve.of[0]}": curve.mean.value for curve in curves}
 
     @contextmanager
     def _apart(self) -> Iterator[None]:

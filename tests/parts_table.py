@@ -1,4 +1,4 @@
-"""The README's table of parts, made from the config unions and from the tests marked as proofs.
+"""The README's table of parts, made from the config unions, the scores of alignment, and the tests marked as proofs.
 
     python -m tests.parts_table     rewrites the table in README.md
 
@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+from mmbridge.alignment.activated import DEFINITIONS
+from mmbridge.alignment.definitions import definitions
 from mmbridge.config import Config
 from mmbridge.connectors.config import ProjectorConfig, ResamplerConfig
 from mmbridge.encoders.config import EncoderConfig
@@ -31,13 +33,32 @@ UNIONS: dict[str, Any] = {
 }
 
 
+SCORES = {
+    "token_cosine": r"ima_(median|max|min|max_mean)(_.*)?",
+    "ima": r"ima(_.*)?",
+    "cone": r"cone(_tokens)?|across",
+    "consecutive": r"consecutive_\d+",
+    "norm": "norm",
+    "gap": "gap",
+    "mutual_knn": "mutual_knn(_best)?",
+    "cka": "cka",
+    "cknna": "cknna",
+    "mir": "mir(_term)?",
+    "entropy": "entropy",
+    "kl": "kl",
+    "iou": "iou(_across_depth)?",
+}
+"""Scores of alignment that are one computation read in several ways, and what matches their names; the first counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One member of a union."""
+    """One member of a union, or a kind of score."""
 
     role: str
     kind: str
-    config: type[Config]
+    about: str
+    papers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +77,20 @@ def parts() -> list[Part]:
         bare = get_args(union)[0] if get_origin(union) is Annotated else union
         for config in get_args(bare) or (bare,):
             (kind,) = get_args(config.model_fields["kind"].annotation)
-            found.append(Part(role, kind, config))
-    return found
+            about = (inspect.getdoc(config) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
+            found.append(Part(role, kind, about.rstrip("."), papers(config)))
+    return [*found, *_scores()]
+
+
+def _scores() -> Iterator[Part]:
+    every = {**definitions((1,)), **DEFINITIONS}
+    named: dict[str, list[str]] = {kind: [] for kind in SCORES}
+    for score in every:
+        named[next(kind for kind, pattern in SCORES.items() if re.fullmatch(pattern, score))].append(score)
+    for kind, scores in named.items():
+        sources = " ".join(every[score].source for score in scores)
+        found = dict.fromkeys(re.findall(r"arXiv (\d{4}\.\d{4,5})", sources))
+        yield Part("score", kind, every[scores[0]].title, tuple(found))
 
 
 def proofs(folder: Path = ROOT / "tests") -> list[Proof]:
@@ -83,7 +116,7 @@ def _marks(decorators: list[ast.expr], path: Path) -> Iterator[tuple[str, str]]:
         yield str(kind.value), str(against.value)
 
 
-def papers(config: type[Config]) -> list[str]:
+def papers(config: type[Config]) -> tuple[str, ...]:
     """arXiv ids, and the remark after each, in a config's docstring and in the header of the module it builds from."""
     texts = [inspect.getdoc(config) or ""]
     build = getattr(config, "build", None)
@@ -94,7 +127,7 @@ def papers(config: type[Config]) -> list[str]:
             tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
             texts.append(ast.get_docstring(tree) or "")
     found = re.findall(r"arXiv (\d{4}\.\d{4,5})( \([^)]*\))?", " ".join(" ".join(texts).split()))
-    return list(dict.fromkeys(paper + remark.replace("``", "`") for paper, remark in found))
+    return tuple(dict.fromkeys(paper + remark.replace("``", "`") for paper, remark in found))
 
 
 def table() -> str:
@@ -102,11 +135,9 @@ def table() -> str:
     marked = proofs()
     lines = ["| part | kind | what it is | paper (arXiv) | held against |", "|---|---|---|---|---|"]
     for part in parts():
-        about = (inspect.getdoc(part.config) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
-        about = about.rstrip(".")
         against = dict.fromkeys(proof.against for proof in marked if proof.kind == part.kind)
         held = "<br>".join(against).replace("|", "\\|")
-        lines.append(f"| {part.role} | `{part.kind}` | {about} | {'<br>'.join(papers(part.config)) or '–'} | {held} |")
+        lines.append(f"| {part.role} | `{part.kind}` | {part.about} | {'<br>'.join(part.papers) or '–'} | {held} |")
     return "\n".join(lines)
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from mmbridge.alignment.measure import measure
 from mmbridge.bridge import Bridge
+from mmbridge.data.sample import Sample
 from mmbridge.errors import BridgeError, DataError, MMBridgeError, RecipeError, UserError
 from mmbridge.objectives.next_token import NextToken
 from mmbridge.recipe import Recipe
@@ -260,6 +262,36 @@ def test_a_task_is_validated_by_its_metric(parts: Path, tmp_path: Path) -> None:
     assert 0 <= bridge.metrics["validation/best/caption.bleu_4"] <= 1
     with pytest.raises(RecipeError, match=r"stages.align.validation.metric: expected one of .*bleu_4.*, found fact_f1"):
         train(tiny_recipe(parts, tiny_stage(validation=validated(metric="caption.fact_f1"))), tmp_path / "other")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_alignment_is_logged_beside_validation(parts: Path, tmp_path: Path, precision: str) -> None:
+    """As the finished bridge is measured by itself; what is trained is as without it."""
+    extra = validated(every=2, keep="last", alignment=100)
+    with_it = tiny_stage(validation=extra, steps=4, precision=precision)
+    bridge = train(tiny_recipe(parts, with_it), tmp_path / "with")
+    train(tiny_recipe(parts, tiny_stage(steps=4, precision=precision)), tmp_path / "without")
+    assert equal(weights(tmp_path / "with"), weights(tmp_path / "without"))
+    found = [line for line in lines(tmp_path / "with" / "stages" / "align") if "alignment/ima/image" in line]
+    assert [line["step"] for line in found] == [2, 4]
+    stage = bridge.recipe.stages[0]
+    assert stage.validation is not None
+    mixture = stage.validation.data.build(0)
+
+    class Drawn:
+        name = "drawn"
+
+        def __len__(self) -> int:
+            return len(mixture)
+
+        def __getitem__(self, index: int, /) -> Sample:
+            return mixture[index]
+
+    report, _ = measure(bridge, Drawn(), "bridge")
+    for score in ("ima", "ima_matched", "gap"):
+        expected = report.curve(score, "image", "text").mean.value
+        tolerance = 1e-5 if precision == "float32" else 2e-2
+        assert found[-1][f"alignment/{score}/image"] == pytest.approx(expected, abs=tolerance)
 
 
 def test_a_loss_that_explodes_stops_the_run(parts: Path, tmp_path: Path) -> None:

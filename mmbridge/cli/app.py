@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mmbridge import __version__
-from mmbridge.cli import ask, caption, data, evaluate, export, info, recipes, train
+from mmbridge.cli import align, ask, caption, data, evaluate, export, info, recipes, train
 from mmbridge.cli.failure import ending
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("train")(train.train)
 app.command("caption")(caption.caption)
 app.command("ask")(ask.ask)
 app.command("eval")(evaluate.evaluate)
+app.command("align")(align.align)
 app.command("export")(export.export)
 app.command("recipes")(recipes.recipes)
 app.command("info")(info.info)

@@ -44,7 +44,7 @@ class Site:
     depth: int
 
 
-Reader = Callable[[Site, Tensor], None]
+Reader = Callable[[Site, Tensor], object]
 """Takes the states (B, T, D) of a site, in the model's dtype; they are the model's own and must not be changed."""
 
 

@@ -1,0 +1,222 @@
+"""Measures a bridge: one forward pass over each sample, states read as they are made, scores from what was kept.
+
+Memory beside the model, in bytes, for L blocks of width D, G = 100 lots and the default scores of one medium: the sums,
+8 · 4 · G · D · (L + 1), and of the batch in work as many states as the largest stride. Optional scores keep S pairs of
+a medium's M perceptual tokens and a text of T: S · D · (L + 1) · (8 + size · (M + T)), where their number format has
+size bytes; of pooled states alone S · D · (L + 1) · 8.
+"""
+
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mmbridge.alignment.activated import DEFINITIONS, activated
+from mmbridge.alignment.clock import Clock
+from mmbridge.alignment.default_scores import default_curves, text_of
+from mmbridge.alignment.definitions import definitions
+from mmbridge.alignment.parts import Of, Part
+from mmbridge.alignment.pooled_scores import centred_parts, kernel_parts, neighbour_parts, pca_parts, tsne_parts
+from mmbridge.alignment.positions import TextName, positions
+from mmbridge.alignment.report import AlignmentReport, Curve, Histogram, Matrix, Scalar, View
+from mmbridge.alignment.running import RunningSums
+from mmbridge.alignment.site_states import BatchGroups, SiteStates
+from mmbridge.alignment.stored import StoredDepth, StoredPairs
+from mmbridge.alignment.token_scores import lens_parts, mir_parts, token_parts
+from mmbridge.alignment.told import told
+from mmbridge.bridge import Bridge
+from mmbridge.data.batch import Batch
+from mmbridge.data.sample import Sample
+from mmbridge.data.sources import Source
+from mmbridge.errors import DataError
+from mmbridge.evaluation.progress import Progress
+from mmbridge.evaluation.reading import extent, readable
+from mmbridge.evaluation.report import Failure
+from mmbridge.llm.sites import Site, read_states
+
+PooledName = Literal["centred", "neighbours", "kernels", "pca", "tsne"]
+TokensName = Literal["tokens", "mir", "lens"]
+OptionalName = PooledName | TokensName | Literal["weights"]
+"""Scores that are measured when asked for, by what they need: pooled states of some pairs, all their tokens, or forward
+passes of their own."""
+OPTIONAL: tuple[OptionalName, ...] = (*get_args(TokensName), *get_args(PooledName), "weights")
+
+_TEXTS: dict[TextName, str] = {"said": "what the assistant says", "after": "all words behind the first medium"}
+
+STRIDES = (1, 8)
+FEWEST = 10
+"""Pairs that optional scores are measured of."""
+
+
+def measure(
+    bridge: Bridge,
+    source: Source,
+    name: str,
+    *,
+    limit: int | None = 1000,
+    text: TextName = "said",
+    optional: Collection[OptionalName] = (),
+    stored: int = 200,
+    batch_size: int = 32,
+) -> tuple[AlignmentReport, tuple[Failure, ...]]:
+    """How perceptual tokens and text are aligned inside the LLM.
+
+    Args:
+        source: samples that show a medium, with an answer or one in their truth. Samples are compared with each other:
+            what is said of one should not be true of most.
+        name: of the bridge, for people.
+        limit: at most so many samples, from the first.
+        text: which positions are text.
+        optional: scores beside the default ones.
+        stored: pairs of each medium that they are measured of, the first ones.
+        batch_size: samples of one forward pass.
+
+    Returns:
+        The report, and the samples that are not in it.
+
+    Raises:
+        DataError: no sample can be used, or too few for the scores that are asked for.
+    """
+    strides = tuple(stride for stride in STRIDES if stride <= len(bridge.llm.layers))
+    sums = RunningSums(strides)
+    asked = {*optional} - {"weights"}
+    kept = StoredPairs(stored, tokens=bool({*get_args(TokensName)} & asked)) if asked else None
+    clock, failed, number = Clock(bridge.device), dict[int, Failure](), 0
+    total = extent(source, limit)
+    with bridge.at_rest(), torch.no_grad(), Progress(f"align {name}", total) as progress:
+        for batch, read in _batches(bridge, source, total, batch_size, failed):
+            with clock.of("forward"):
+                context = bridge.spliced(batch, "right")
+                groups = BatchGroups(positions(context, text), range(number, number + len(batch)))
+
+                def reader(site: Site, states: Tensor, groups: BatchGroups = groups) -> None:
+                    at = SiteStates(site, states, groups)
+                    with torch.autocast(bridge.device.type, enabled=False):  # on where a stage trains in bfloat16
+                        with clock.of("default"):
+                            sums.read(at)
+                        if kept is not None:
+                            with clock.of("storing"):
+                                kept.read(at)
+
+                read_states(bridge.llm, context, ["input", "block"], reader)
+            number += len(batch)
+            progress.advance(read)
+    if not any(by_depth[0].counts.any() for by_depth in sums.sums.values()):
+        why = f": {next(iter(failed.values())).error}" if failed else ""
+        raise DataError(source.name, f"expected samples with a medium and text, found none that can be used{why}")
+    parts: list[Part] = []
+    with clock.of("intervals"):
+        parts += default_curves(sums.sums)
+    if kept is not None:
+        parts += _optional(bridge, kept, optional, clock)
+    if "weights" in optional:
+        with clock.of("weights"):
+            used = activated(bridge, _Used(source, [index for index in range(total) if index not in failed]), stored)
+        parts += (*used.curves, *used.matrices)
+    return _report(bridge, name, source, parts, strides, clock, sums, kept, text, number), tuple(failed.values())
+
+
+class _Used:
+    """The samples of a source that could be used, as they are read here."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self._source, self._indices, self.name = source, indices, source.name
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return told(self._source[self._indices[index]])
+
+
+def _batches(
+    bridge: Bridge, source: Source, total: int, size: int, failed: MutableMapping[int, Failure]
+) -> Iterator[tuple[Batch, int]]:
+    """Batches with something in them, and how many samples were read for each; what cannot be used is in ``failed``."""
+    collate, waiting, read = bridge.collate(), list[tuple[int, Sample]](), 0
+
+    def made() -> Batch:
+        batch = collate([sample for _, sample in waiting])
+        bad = {each.id: str(each.error) for each in batch.bad}
+        failed.update((index, Failure(sample.id, bad[sample.id])) for index, sample in waiting if sample.id in bad)
+        waiting.clear()
+        return batch
+
+    for index, sample in readable(source, range(total), failed):
+        try:
+            waiting.append((index, told(sample)))
+        except DataError as error:
+            failed[index] = Failure(sample.id, str(error))
+        if len(waiting) == size and len(batch := made()):
+            yield batch, index + 1 - read
+            read = index + 1
+    if waiting and len(batch := made()):
+        yield batch, total - read
+
+
+def _optional(bridge: Bridge, kept: StoredPairs, names: Collection[OptionalName], clock: Clock) -> Iterator[Part]:
+    """The optional scores of each medium, in the order of their names' list.
+
+    Raises:
+        DataError: there are too few pairs.
+    """
+    known: dict[OptionalName, Callable[[dict[int, StoredDepth], Of], Iterator[Part]]] = {
+        "tokens": token_parts,
+        "centred": centred_parts,
+        "neighbours": neighbour_parts,
+        "kernels": kernel_parts,
+        "mir": mir_parts,
+        "lens": lambda depths, of: lens_parts(depths, of, bridge.llm),
+        "pca": pca_parts,
+        "tsne": tsne_parts,
+    }
+    for kind, depths in kept.pairs.items():
+        count = len(depths[0].pooled[0])
+        if count < FEWEST:
+            problem = f"expected at least {FEWEST} pairs of {kind} and text to score, found {count}"
+            raise DataError("--score", problem, "measure more samples")
+        of = kind, text_of(kind, len(kept.pairs))
+        for name in known:
+            if name in names:
+                with clock.of(name):
+                    found = [*known[name](depths, of)]
+                yield from found
+
+
+def _report(
+    bridge: Bridge,
+    name: str,
+    source: Source,
+    parts: list[Part],
+    strides: tuple[int, ...],
+    clock: Clock,
+    sums: RunningSums,
+    kept: StoredPairs | None,
+    text: TextName,
+    samples: int,
+) -> AlignmentReport:
+    used = {part.score for part in parts if not isinstance(part, View)}
+    known = {**definitions(strides), **DEFINITIONS}
+    forward = clock.seconds.pop("forward")
+    of_stored = {} if kept is None else {"pairs stored": min(len(each[0].pooled[0]) for each in kept.pairs.values())}
+    return AlignmentReport(
+        bridge=name,
+        about={
+            "stage": bridge.stage or "untrained",
+            "data": source.name,
+            "samples": samples,
+            **of_stored,
+            "text": _TEXTS[text],
+            "LLM": bridge.recipe.llm.path,
+            "memory, MiB": round((sums.nbytes + (0 if kept is None else kept.nbytes)) / 2**20, 1),
+            "seconds of plain forward passes": round(forward, 2),
+        },
+        definitions={each: definition for each, definition in known.items() if each in used},
+        curves=tuple(part for part in parts if isinstance(part, Curve)),
+        scalars=tuple(part for part in parts if isinstance(part, Scalar)),
+        matrices=tuple(part for part in parts if isinstance(part, Matrix)),
+        histograms=tuple(part for part in parts if isinstance(part, Histogram)),
+        views=tuple(part for part in parts if isinstance(part, View)),
+        cost={each: 1 + seconds / forward for each, seconds in clock.seconds.items()},
+    )

@@ -1,0 +1,142 @@
+"""The optional scores that read the pooled states of stored pairs: centred cosines, neighbours, kernels, views.
+
+Symbols: N pairs of a medium and text.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmbridge.alignment.cka import cka
+from mmbridge.alignment.lots import Lots, lots
+from mmbridge.alignment.neighbours import cknna, nearest, neighbour_chance, overlaps
+from mmbridge.alignment.parts import Of, Part, estimated_curve, resampled_curve
+from mmbridge.alignment.report import Curve, Histogram, Matrix, Scalar, View
+from mmbridge.alignment.resampled import without_some
+from mmbridge.alignment.running import Side
+from mmbridge.alignment.stored import StoredDepth
+from mmbridge.errors import UserError
+from mmbridge.evaluation import bootstrap
+from mmbridge.evaluation.bootstrap import Estimate
+
+Depths = Mapping[int, StoredDepth]
+
+NEIGHBOURS = 10
+"""k of mutual k-NN and CKNNA, or half of the samples where that is less."""
+BINS = 40
+
+
+def centred_parts(depths: Depths, of: Of) -> Iterator[Part]:
+    """IMA without what all samples of a side have in common, and how the cosines of pairs are spread."""
+    tables, spread = list[Tensor](), list[Histogram]()
+    for depth, states in depths.items():
+        perceptual, text = (functional.normalize(_centred(states.means(side)), dim=-1) for side in Side)
+        tables.append(perceptual @ text.T)
+        spread.append(_spread(depth, tables[-1]))
+    pairs = torch.stack(tables)
+    matched, drawn = torch.diagonal(pairs, dim1=-2, dim2=-1), _every(depths)
+    other = drawn.other_pairs(pairs, matched)
+    yield resampled_curve("ima_centred_matched", of, depths, drawn.means(matched), other, 0.0)
+    yield from (spread[place] for place in _some(len(spread)))
+
+
+def neighbour_parts(depths: Depths, of: Of) -> Iterator[Part]:
+    """Mutual nearest neighbours at the same depth and between all depths; the control has the texts shuffled."""
+    count, drawn = _count(depths), _every(depths)
+    k = min(NEIGHBOURS, count // 2)
+    perceptual, text = ([nearest(states.means(side), k) for states in depths.values()] for side in Side)
+    order = _shuffled(count)  # in the shuffled space row i is sample order[i], and neighbours go by their new numbers
+    shuffled = [order.argsort()[each[order]] for each in text]
+    table = torch.stack([torch.stack([overlaps(one, other) for other in text]) for one in perceptual])  # (L, L, N)
+    control = torch.stack([overlaps(one, other) for one, other in zip(perceptual, shuffled, strict=True)])
+    same, chance = drawn.means(table.diagonal().T), neighbour_chance(k, count)
+    yield resampled_curve("mutual_knn", of, depths, same, drawn.means(control), chance)
+    names, means = tuple(map(str, depths)), table.mean(dim=-1)
+    yield Matrix("mutual_knn", of, names, names, tuple(tuple(row) for row in means.tolist()), chance)
+    best = table.flatten(0, 1)[means.argmax()]
+    yield Scalar("mutual_knn_best", of, bootstrap.mean(best.numpy()), chance=chance)
+
+
+def kernel_parts(depths: Depths, of: Of) -> Iterator[Part]:
+    """CKA and CKNNA at the same depth; the control has the texts shuffled."""
+    count = _count(depths)
+    k, order = min(NEIGHBOURS, count // 4), _shuffled(count)
+    yield _kernel_curve("cka", cka, depths, of, order)
+    yield _kernel_curve("cknna", lambda one, other: cknna(one, other, k), depths, of, order)
+
+
+def _kernel_curve(name: str, score: Callable[[Tensor, Tensor], float], depths: Depths, of: Of, order: Tensor) -> Curve:
+    def estimated(one: Tensor, other: Tensor) -> Estimate:
+        return without_some(lambda rows: score(one[rows], other[rows]), len(one))
+
+    sides = {depth: [states.means(side) for side in Side] for depth, states in depths.items()}
+    values = {depth: estimated(one, other) for depth, (one, other) in sides.items()}
+    control = [estimated(one, other[order]) for one, other in sides.values()]
+    return estimated_curve(name, of, values, control, 0.0)
+
+
+def pca_parts(depths: Depths, of: Of) -> Iterator[Part]:
+    """Both sides together in the two directions in which they vary most, at the input, midway and at the end."""
+    for place in _some(len(depths)):
+        depth, states = [*depths.items()][place]
+        points = _centred(torch.cat([states.means(side) for side in Side]))
+        left, sizes, _ = torch.linalg.svd(points, full_matrices=False)
+        share = (sizes.square() / sizes.square().sum())[:2].tolist()
+        method = f"PCA: {share[0]:.0%} and {share[1]:.0%} of the variance"
+        yield _view(method, depth, of, left[:, :2] * sizes[:2])
+
+
+def tsne_parts(depths: Depths, of: Of) -> Iterator[Part]:
+    """The same by t-SNE, which keeps neighbours and nothing else: distances between clusters mean little.
+
+    Raises:
+        UserError: scikit-learn is not there.
+    """
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError:
+        raise UserError("--score tsne", "expected scikit-learn, found none", "pip install mmbridge[plot]") from None
+    for place in _some(len(depths)):
+        depth, states = [*depths.items()][place]
+        points = torch.cat([states.means(side) for side in Side]).numpy()
+        perplexity = min(30.0, (len(points) - 1) / 3)
+        flat = TSNE(2, perplexity=perplexity, random_state=42, init="pca").fit_transform(points)
+        yield _view(f"t-SNE, perplexity {perplexity:g}", depth, of, torch.from_numpy(flat))
+
+
+def _count(depths: Depths) -> int:
+    return len(next(iter(depths.values())).pooled[0])
+
+
+def _every(depths: Depths) -> Lots:
+    return lots(torch.ones(_count(depths), dtype=torch.float64))
+
+
+def _shuffled(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
+
+
+def _view(method: str, depth: int, of: Of, points: Tensor) -> View:
+    halves = [tuple((float(x), float(y)) for x, y in half) for half in points.chunk(2)]
+    return View(method, depth, dict(zip(of, halves, strict=True)))
+
+
+def _centred(points: Tensor) -> Tensor:
+    return points - points.mean(dim=0)
+
+
+def _some(count: int) -> list[int]:
+    """The first, the one in the middle, the last."""
+    return sorted({0, count // 2, count - 1})
+
+
+def _spread(depth: int, cosines: Tensor) -> Histogram:
+    """Of matched pairs and of all others."""
+    edges = np.linspace(-1, 1, BINS + 1)
+    own = torch.eye(len(cosines), dtype=torch.bool)
+    sides = {"matched": cosines[own].numpy(), "other pairs": cosines[~own].numpy()}
+    counts = {name: tuple(map(float, np.histogram(each, edges)[0] / max(1, len(each)))) for name, each in sides.items()}
+    return Histogram("ima_centred_matched", depth, tuple(map(float, edges)), counts)

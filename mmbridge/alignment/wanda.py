@@ -25,6 +25,7 @@ from mmbridge.alignment.masks import highest, kept, require_sparsity, scores
 from mmbridge.context import ForwardContext
 from mmbridge.errors import RecipeError
 from mmbridge.llm.model import LanguageModel
+from mmbridge.llm.sites import read_states
 from mmbridge.llm.weight_mask import Linear, WeightMask, linear_layers, matrix, without
 
 Norms = dict[str, Tensor]
@@ -37,7 +38,7 @@ def input_norms(llm: LanguageModel, contexts: Sequence[ForwardContext], sparsity
     """‖x_i‖₂ of what each linear layer inside the blocks reads at the real positions of all batches.
 
     Args:
-        contexts: spliced batches, padded on the right.
+        contexts: spliced batches.
         sparsity: later blocks read what earlier ones make once this share of their weights is dropped; as they are in
             the whole LLM when left out. With it, the hidden states of all batches are held, one for each position, and
             every block runs three times rather than once.
@@ -127,7 +128,5 @@ def _after(block: nn.Module, args: tuple[Any, ...], rest: Mapping[str, Any], sta
 
 
 def _through(llm: LanguageModel, context: ForwardContext) -> None:
-    """All blocks over a batch. Padding stands on the right, where the causal mask keeps it from being read."""
-    assert context.padding == "right", "positions count from 0 in every row"
-    body: Any = llm.model.base_model
-    body(inputs_embeds=context.embeds, use_cache=False)
+    """A forward pass for hooks alone."""
+    read_states(llm, context, (), lambda _, __: None)

@@ -41,6 +41,7 @@ prove: $(READY)
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/first_bridge.py
 	$(BIN)/python benchmarks/connector_study.py
+	$(BIN)/python benchmarks/alignment_study.py
 
 growth: $(READY)
 	$(BIN)/python benchmarks/loader.py

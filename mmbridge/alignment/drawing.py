@@ -56,13 +56,22 @@ class Bars:
     heights: Sequence[float]
 
 
-def line_chart(lines: Sequence[Line], chance: Sequence[Sequence[Point]], *, across: str, up: str, label: str) -> str:
+def line_chart(
+    lines: Sequence[Line],
+    chance: Sequence[Sequence[Point]],
+    *,
+    across: str,
+    up: str,
+    label: str,
+    whole: bool = True,
+) -> str:
     """All lines on one pair of axes; ``chance`` are lines of (depth, value), dotted. What is not finite is a gap.
 
     Args:
-        across: what the horizontal axis shows.
+        across: what the horizontal axis shows, depths or something else; tooltips leave out what is in brackets.
         up: what the vertical one shows, with its unit.
         label: what is drawn, for who cannot see it.
+        whole: the horizontal axis counts something.
     """
     heights = [
         each for line in lines for one in (*line.values, *line.control) for each in (one.value, one.low, one.high)
@@ -70,17 +79,17 @@ def line_chart(lines: Sequence[Line], chance: Sequence[Sequence[Point]], *, acro
     heights += [value for guess in chance for _, value in guess]
     depths = [depth for line in lines for depth in line.depths]
     x, y = Scale.over(depths, _LEFT + 8, _RIGHT - 8), Scale.over(heights, _BOTTOM, _TOP, rounded=True)
-    drawn = [_axes(x, y, across, up, whole=True)]
+    drawn = [_axes(x, y, across, up, whole=whole)]
     if not any(map(isfinite, heights)):
         drawn.append(tag("text", "no values", x=(_LEFT + _RIGHT) / 2, y=(_TOP + _BOTTOM) / 2, class_="words middle"))
     for guess in chance:
         drawn += [_polyline(run, x, y, class_="chance", stroke_dasharray="1.5 4") for run in _runs(guess)]
     for line in lines:
-        drawn.append(tag("g", _line(line, x, y), style=f"color:{line.colour}"))
+        drawn.append(tag("g", _line(line, x, y, across.partition(" (")[0]), style=f"color:{line.colour}"))
     return _svg((WIDTH, HEIGHT), label, drawn)
 
 
-def _line(line: Line, x: Scale, y: Scale) -> str:
+def _line(line: Line, x: Scale, y: Scale, across: str) -> str:
     drawn = []
     band = [(depth, each.low, each.high) for depth, each in zip(line.depths, line.values, strict=True)]
     for run in _runs(band):
@@ -93,7 +102,7 @@ def _line(line: Line, x: Scale, y: Scale) -> str:
     drawn += [_polyline(run, x, y, class_="line") for run in _runs(values)]
     for depth, value in zip(line.depths, line.values, strict=True):
         if isfinite(value.value):
-            told = f"{line.name}, depth {depth:g}: {spanned(value)}"
+            told = f"{line.name}, {across} {depth:g}: {spanned(value)}"
             drawn.append(mark(line.mark, x(depth), y(value.value), 2.6, told))
     return "".join(drawn)
 

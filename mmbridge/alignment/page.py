@@ -1,6 +1,6 @@
 """One HTML file that tells what was measured; it needs no network, no script and nothing beside it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import mmbridge
@@ -56,7 +56,8 @@ def page(comparison: Comparison) -> str:
         sections.append(("cost", "What the scores cost", told + page_tables.costs(comparison)))
     links = " ".join(tag("a", escaped(heading), href=f"#{place}") for place, heading, _ in sections)
     told = "".join(tag("section", tag("h2", escaped(heading)) + body, id=place) for place, heading, body in sections)
-    return _document(title, comparison, _head(title, comparison) + tag("nav", links) + told)
+    families = {"bridge": len(comparison.reports), "group": len(comparison.groups), "tint": 2}
+    return document(title, families, _head(title, comparison) + tag("nav", links) + told)
 
 
 def _head(title: str, comparison: Comparison) -> str:
@@ -67,8 +68,13 @@ def _head(title: str, comparison: Comparison) -> str:
     return tag("header", tag("h1", escaped(title)) + listed + explained + page_tables.facts(comparison) + made)
 
 
-def _document(title: str, comparison: Comparison, body: str) -> str:
-    families = {"bridge": len(comparison.reports), "group": len(comparison.groups), "tint": 2}
+def document(title: str, families: Mapping[str, int], body: str) -> str:
+    """A whole HTML document.
+
+    Args:
+        families: how many colours there are of each name: ``--NAME-0`` is the first of a family.
+        body: markup.
+    """
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'

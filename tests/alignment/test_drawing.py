@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 from math import inf, nan
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mmbridge.evaluation.bootstrap import Estimate
 from tests.alignment.made_up import around
 
 VALUES = [0.125, 0.3125, -0.40625, 0.71875, 0.5]
-NAMES = {"across": "depth", "up": "cosine", "label": "a chart"}
+NAMES: Any = {"across": "depth", "up": "cosine", "label": "a chart"}
 
 
 def parsed(svg: str) -> ElementTree.Element:

@@ -1,6 +1,7 @@
 """``make demo``: trains the quickstart bridge on this machine, then measures it on scenes it has never seen.
 
-Prints a few captions and answers beside the truth and every score beside its ceilings, and writes ``report.json``.
+Prints a few captions and answers beside the truth, every score beside its ceilings, and how well perceptual tokens are
+aligned with text inside the LLM, and writes ``report.json``.
 """
 
 import argparse
@@ -9,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mmbridge.alignment import measure as alignment
+from mmbridge.alignment.report import AlignmentReport, Curve
 from mmbridge.bridge import Bridge
 from mmbridge.data.world.source import WorldSource
 from mmbridge.evaluation.report import Report
@@ -39,9 +42,23 @@ def show(bridge: Bridge, scenes: int = 3) -> None:
         print(f"  ask      {asked.truth['question']} {answer} (truth: {asked.truth['answers'][0]})")
 
 
-def summary(reports: dict[Task, Report], seconds: float) -> dict[str, Any]:
+def aligned(bridge: Bridge) -> AlignmentReport:
+    """Alignment inside the LLM, on the scenes that are captioned."""
+    source = WorldSource("test", SCENES["caption"], 0, "caption")
+    return alignment.measure(bridge, source, "demo", batch_size=128)[0]
+
+
+def matched(report: AlignmentReport) -> tuple[Curve, float]:
+    """IMA of matched pairs, and the mean over depth of its control."""
+    curve = report.curve("ima_matched", "image", "text")
+    return curve, sum(each.value for each in curve.control) / len(curve.control)
+
+
+def summary(reports: dict[Task, Report], inside: AlignmentReport, seconds: float) -> dict[str, Any]:
     """What ``report.json`` holds."""
-    found: dict[str, Any] = {}
+    curve, control = matched(inside)
+    figures = {"ima_matched": curve.mean.value, "control": control, "by_depth": [each.value for each in curve.values]}
+    found: dict[str, Any] = {"alignment": figures}
     for task, report in reports.items():
         kept = report.to_dict()
         found[task] = {"n": report.n, **kept["metrics"], "intervals": kept["intervals"]}
@@ -56,14 +73,17 @@ def main() -> None:
 
     began = time.monotonic()
     bridge = Recipe.load("quickstart").train(out=given.out)
-    reports = measure(bridge)
+    reports, inside = measure(bridge), aligned(bridge)
     seconds = time.monotonic() - began
     print("\nOn held-out scenes (attribute combinations never shown in training):")
     show(bridge)
     print("\nOn held-out scenes of the test split:")
     for report in reports.values():
         print(report.render())
-    given.report.write_text(json.dumps(summary(reports, seconds), indent=2) + "\n")
+    curve, control = matched(inside)
+    told = "cosine of perceptual tokens with their caption inside the LLM (implicit alignment, mean over depth)"
+    print(f"{told}: {curve.mean}, with captions of other scenes {control:.3f}")
+    given.report.write_text(json.dumps(summary(reports, inside, seconds), indent=2) + "\n")
     print(f"\n{seconds:.0f} seconds. The bridge is in {given.out / 'bridge'}, the figures are in {given.report}.")
 
 

@@ -25,8 +25,8 @@ from record import RESULTS, Record
 from skipped import without_blocks
 
 from mmbridge import Bridge, Recipe
-from mmbridge.alignment.activated import activated
 from mmbridge.alignment.measure import measure
+from mmbridge.alignment.weights.activated import activated
 from mmbridge.data.formats import open_source
 from mmbridge.data.sources import Source
 from mmbridge.data.world.source import WorldSource

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from mmbridge.alignment.drawing import Line, line_chart
-from mmbridge.alignment.markup import escaped, tag
-from mmbridge.alignment.page import document
-from mmbridge.alignment.page_tables import table
-from mmbridge.alignment.palette import MARKS
+from mmbridge.alignment.rendering.drawing import Line, line_chart
+from mmbridge.alignment.rendering.markup import escaped, tag
+from mmbridge.alignment.rendering.page import document
+from mmbridge.alignment.rendering.page_tables import table
+from mmbridge.alignment.rendering.palette import MARKS
 from mmbridge.evaluation.bootstrap import Estimate
 from mmbridge.whole_file import write_whole
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mmbridge.alignment.activated import Activated, activated
-from mmbridge.alignment.masks import magnitude, random, require_sparsity
+from mmbridge.alignment.weights.activated import Activated, activated
+from mmbridge.alignment.weights.masks import magnitude, random, require_sparsity
 from mmbridge.bridge import Bridge
 from mmbridge.bridge_folder import RECIPE, find
 from mmbridge.cli.failure import ending

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-from mmbridge.alignment.activated import DEFINITIONS
 from mmbridge.alignment.definitions import definitions
+from mmbridge.alignment.weights.activated import DEFINITIONS
 from mmbridge.config import Config
 from mmbridge.connectors.config import ProjectorConfig, ResamplerConfig
 from mmbridge.encoders.config import EncoderConfig

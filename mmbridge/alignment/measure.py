@@ -12,7 +12,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from mmbridge.alignment.activated import DEFINITIONS, activated
 from mmbridge.alignment.clock import Clock
 from mmbridge.alignment.default_scores import default_curves, text_of
 from mmbridge.alignment.definitions import definitions
@@ -25,6 +24,7 @@ from mmbridge.alignment.site_states import BatchGroups, SiteStates
 from mmbridge.alignment.stored import StoredDepth, StoredPairs
 from mmbridge.alignment.token_scores import lens_parts, mir_parts, token_parts
 from mmbridge.alignment.told import told
+from mmbridge.alignment.weights.activated import DEFINITIONS, activated
 from mmbridge.bridge import Bridge
 from mmbridge.data.batch import Batch
 from mmbridge.data.sample import Sample

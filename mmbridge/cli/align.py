@@ -136,10 +136,10 @@ def _optional(asked: list[Score]) -> "tuple[OptionalName, ...]":
 def _write(
     reports: "list[AlignmentReport]", json: Path | None, csv: Path | None, html: Path | None, plot: Path | None
 ) -> None:
-    from mmbridge.alignment.comparison import to_json
-    from mmbridge.alignment.long_form import write_csv
-    from mmbridge.alignment.page import write_page
-    from mmbridge.alignment.summary import render
+    from mmbridge.alignment.rendering.comparison import to_json
+    from mmbridge.alignment.rendering.long_form import write_csv
+    from mmbridge.alignment.rendering.page import write_page
+    from mmbridge.alignment.rendering.summary import render
     from mmbridge.whole_file import write_whole
 
     print(render(reports))
@@ -149,6 +149,6 @@ def _write(
     if json is not None:
         write_whole(json, to_json(reports) + "\n")
     if plot is not None:
-        from mmbridge.alignment.plots import write_plots
+        from mmbridge.alignment.rendering.plots import write_plots
 
         write_plots(reports, plot)

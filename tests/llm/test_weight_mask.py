@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from mmbridge.alignment.masks import magnitude, random
+from mmbridge.alignment.weights.masks import magnitude, random
 from mmbridge.bridge import Bridge
 from mmbridge.bridge_folder import fill
 from mmbridge.errors import BridgeError, RecipeError

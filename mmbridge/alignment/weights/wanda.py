@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmbridge.alignment.masks import highest, kept, require_sparsity, scores
+from mmbridge.alignment.weights.masks import highest, kept, require_sparsity, scores
 from mmbridge.context import ForwardContext
 from mmbridge.errors import RecipeError
 from mmbridge.llm.model import LanguageModel

@@ -26,7 +26,7 @@ def wanda(llm: LanguageModel, norms: Mapping[str, Tensor], like: Like, about: st
     """The weights that score highest by |W_oi| · ‖x_i‖₂.
 
     Args:
-        norms: (in,), ‖x_i‖₂ of what each layer read (``mmbridge.alignment.wanda``).
+        norms: (in,), ‖x_i‖₂ of what each layer read (``mmbridge.alignment.weights.wanda``).
     """
     return _mask(llm, lambda name, weight: scores(weight, norms[name]), like, about)
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from mmbridge.alignment.comparison import Comparison
-from mmbridge.alignment.long_form import COLUMNS, Row
-from mmbridge.alignment.markup import escaped, tag
-from mmbridge.alignment.numerals import NOTHING, exact, number, spanned
+from mmbridge.alignment.rendering.comparison import Comparison
+from mmbridge.alignment.rendering.long_form import COLUMNS, Row
+from mmbridge.alignment.rendering.markup import escaped, tag
+from mmbridge.alignment.rendering.numerals import NOTHING, exact, number, spanned
+from mmbridge.alignment.rendering.summary import ARROWS, Finding, findings
 from mmbridge.alignment.report import Definition
-from mmbridge.alignment.summary import ARROWS, Finding, findings
 
 _TEXTS = ("bridge", "score", "of", "site", "row", "column")
 """Columns of rows that are left out where they say the same everywhere."""

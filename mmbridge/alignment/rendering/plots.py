@@ -11,10 +11,10 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmbridge.alignment.comparison import Comparison, Owned, most, shares
-from mmbridge.alignment.markup import short
-from mmbridge.alignment.numerals import number, spanned
-from mmbridge.alignment.palette import MARKS, colours
+from mmbridge.alignment.rendering.comparison import Comparison, Owned, most, shares
+from mmbridge.alignment.rendering.markup import short
+from mmbridge.alignment.rendering.numerals import number, spanned
+from mmbridge.alignment.rendering.palette import MARKS, colours
 from mmbridge.alignment.report import AlignmentReport, Curve, Histogram, Matrix, View
 from mmbridge.errors import UserError
 

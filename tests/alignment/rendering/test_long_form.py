@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mmbridge.alignment.long_form import COLUMNS, write_csv
+from mmbridge.alignment.rendering.long_form import COLUMNS, write_csv
 from mmbridge.alignment.report import AlignmentReport, Scalar
 from mmbridge.errors import UserError
 from mmbridge.evaluation.bootstrap import Estimate
-from tests.alignment.made_up import DEFINITIONS, report
+from tests.alignment.rendering.made_up import DEFINITIONS, report
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -15,10 +15,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mmbridge.alignment.palette import colours
-from mmbridge.alignment.plots import write_plots
+from mmbridge.alignment.rendering.palette import colours
+from mmbridge.alignment.rendering.plots import write_plots
 from mmbridge.errors import UserError
-from tests.alignment.made_up import curve, report
+from tests.alignment.rendering.made_up import curve, report
 
 NAMES = [
     "curve-ima-image-text-block.png",

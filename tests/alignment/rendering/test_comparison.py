@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import mmbridge
-from mmbridge.alignment.comparison import Comparison, Owned, most, over_depths, shares, to_json
+from mmbridge.alignment.rendering.comparison import Comparison, Owned, most, over_depths, shares, to_json
 from mmbridge.alignment.report import Matrix, Scalar
 from mmbridge.errors import UserError
 from mmbridge.evaluation.bootstrap import Estimate
-from tests.alignment.made_up import DEFINITIONS, around, curve, report
+from tests.alignment.rendering.made_up import DEFINITIONS, around, curve, report
 
 
 def strict(text: str) -> Any:

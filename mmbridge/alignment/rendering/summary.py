@@ -6,9 +6,9 @@ from math import isfinite
 
 from rich.cells import cell_len
 
-from mmbridge.alignment.comparison import Comparison, over_depths
-from mmbridge.alignment.markup import legible, short
-from mmbridge.alignment.numerals import number, spanned
+from mmbridge.alignment.rendering.comparison import Comparison, over_depths
+from mmbridge.alignment.rendering.markup import legible, short
+from mmbridge.alignment.rendering.numerals import number, spanned
 from mmbridge.alignment.report import AlignmentReport, Better, Scalar
 
 ARROWS: dict[Better, str] = {"higher": "↑", "lower": "↓", "neither": "·"}

@@ -8,7 +8,7 @@ from math import fsum, isfinite, nan
 from typing import Generic, TypeVar
 
 import mmbridge
-from mmbridge.alignment.numerals import NOTHING
+from mmbridge.alignment.rendering.numerals import NOTHING
 from mmbridge.alignment.report import AlignmentReport, Curve, Definition, Histogram, Matrix, Scalar, View
 from mmbridge.errors import UserError
 from mmbridge.evaluation.bootstrap import Estimate

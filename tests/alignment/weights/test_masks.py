@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmbridge.alignment.iou import chance, iou, iou_across_depth
-from mmbridge.alignment.masks import highest, magnitude, random, wanda
+from mmbridge.alignment.weights.iou import chance, iou, iou_across_depth
+from mmbridge.alignment.weights.masks import highest, magnitude, random, wanda
 from mmbridge.errors import UserError
 from mmbridge.llm.config import LLMConfig
 from mmbridge.llm.model import LanguageModel

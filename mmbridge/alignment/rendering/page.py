@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import mmbridge
-from mmbridge.alignment import page_charts, page_tables
-from mmbridge.alignment.comparison import Comparison
-from mmbridge.alignment.markup import escaped, short, tag
-from mmbridge.alignment.page_style import style
-from mmbridge.alignment.palette import colours
+from mmbridge.alignment.rendering import page_charts, page_tables
+from mmbridge.alignment.rendering.comparison import Comparison
+from mmbridge.alignment.rendering.markup import escaped, short, tag
+from mmbridge.alignment.rendering.page_style import style
+from mmbridge.alignment.rendering.palette import colours
 from mmbridge.alignment.report import AlignmentReport
 from mmbridge.whole_file import write_whole
 

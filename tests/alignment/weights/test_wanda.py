@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmbridge.alignment.activated import readings
-from mmbridge.alignment.masks import wanda
-from mmbridge.alignment.wanda import input_norms, permuted
+from mmbridge.alignment.weights.activated import readings
+from mmbridge.alignment.weights.masks import wanda
+from mmbridge.alignment.weights.wanda import input_norms, permuted
 from mmbridge.bridge import Bridge
 from mmbridge.data.formats import open_source
 from mmbridge.data.sample import Sample

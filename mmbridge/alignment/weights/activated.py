@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmbridge.alignment.iou import chance, iou, iou_across_depth, split
-from mmbridge.alignment.masks import magnitude, random, wanda
 from mmbridge.alignment.report import Curve, Definition, Matrix
-from mmbridge.alignment.wanda import Norms, input_norms, permuted
+from mmbridge.alignment.weights.iou import chance, iou, iou_across_depth, split
+from mmbridge.alignment.weights.masks import magnitude, random, wanda
+from mmbridge.alignment.weights.wanda import Norms, input_norms, permuted
 from mmbridge.bridge import Bridge
 from mmbridge.context import ForwardContext
 from mmbridge.data.sample import MediumKind

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mmbridge.alignment.activated import DEFINITIONS, STRIDE, Activated, activated, readings
-from mmbridge.alignment.iou import iou, iou_across_depth
-from mmbridge.alignment.masks import random
 from mmbridge.alignment.report import AlignmentReport
+from mmbridge.alignment.weights.activated import DEFINITIONS, STRIDE, Activated, activated, readings
+from mmbridge.alignment.weights.iou import iou, iou_across_depth
+from mmbridge.alignment.weights.masks import random
 from mmbridge.bridge import Bridge
 from mmbridge.data.formats import open_source
 from mmbridge.data.record import CAPTION_PROMPTS

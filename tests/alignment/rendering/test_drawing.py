@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from mmbridge.alignment.drawing import Bars, Cloud, Line, bar_chart, heat_map, line_chart, mark, scatter
-from mmbridge.alignment.palette import MARKS
-from mmbridge.alignment.scale import Scale
+from mmbridge.alignment.rendering.drawing import Bars, Cloud, Line, bar_chart, heat_map, line_chart, mark, scatter
+from mmbridge.alignment.rendering.palette import MARKS
+from mmbridge.alignment.rendering.scale import Scale
 from mmbridge.evaluation.bootstrap import Estimate
-from tests.alignment.made_up import around
+from tests.alignment.rendering.made_up import around
 
 VALUES = [0.125, 0.3125, -0.40625, 0.71875, 0.5]
 NAMES: Any = {"across": "depth", "up": "cosine", "label": "a chart"}

@@ -9,10 +9,10 @@ from itertools import groupby
 from math import isfinite
 from typing import TypeVar
 
-from mmbridge.alignment.markup import escaped, short, tag
-from mmbridge.alignment.numerals import number, spanned
-from mmbridge.alignment.palette import MARKS
-from mmbridge.alignment.scale import Scale
+from mmbridge.alignment.rendering.markup import escaped, short, tag
+from mmbridge.alignment.rendering.numerals import number, spanned
+from mmbridge.alignment.rendering.palette import MARKS
+from mmbridge.alignment.rendering.scale import Scale
 from mmbridge.evaluation.bootstrap import Estimate
 
 WIDTH, HEIGHT = 440, 290

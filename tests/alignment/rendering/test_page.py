@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from mmbridge.alignment.comparison import Comparison
-from mmbridge.alignment.long_form import rows
-from mmbridge.alignment.page import page, write_page
-from mmbridge.alignment.palette import colours
+from mmbridge.alignment.rendering.comparison import Comparison
+from mmbridge.alignment.rendering.long_form import rows
+from mmbridge.alignment.rendering.page import page, write_page
+from mmbridge.alignment.rendering.palette import colours
 from mmbridge.alignment.report import AlignmentReport, Definition, Scalar
 from mmbridge.errors import UserError
 from mmbridge.evaluation.bootstrap import Estimate
-from tests.alignment.made_up import DEFINITIONS, around, curve, report
+from tests.alignment.rendering.made_up import DEFINITIONS, around, curve, report
 
 _ALONE = {"meta", "link", "br", "img", "input", "hr"}
 

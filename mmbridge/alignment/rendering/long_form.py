@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 
-from mmbridge.alignment.comparison import Comparison, over_depths
+from mmbridge.alignment.rendering.comparison import Comparison, over_depths
 from mmbridge.alignment.report import AlignmentReport, Curve, Histogram, Matrix, Scalar, View
 from mmbridge.evaluation.bootstrap import Estimate
 from mmbridge.whole_file import write_whole

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from mmbridge.alignment import long_form
-from mmbridge.alignment.comparison import Comparison, Owned, most, shares
-from mmbridge.alignment.drawing import Bars, Cloud, Line, bar_chart, heat_map, line_chart, mark, scatter
-from mmbridge.alignment.markup import escaped, tag
-from mmbridge.alignment.numerals import number, spanned
-from mmbridge.alignment.page_tables import better, data, name
-from mmbridge.alignment.palette import MARKS
+from mmbridge.alignment.rendering import long_form
+from mmbridge.alignment.rendering.comparison import Comparison, Owned, most, shares
+from mmbridge.alignment.rendering.drawing import Bars, Cloud, Line, bar_chart, heat_map, line_chart, mark, scatter
+from mmbridge.alignment.rendering.markup import escaped, tag
+from mmbridge.alignment.rendering.numerals import number, spanned
+from mmbridge.alignment.rendering.page_tables import better, data, name
+from mmbridge.alignment.rendering.palette import MARKS
 from mmbridge.alignment.report import Curve, Definition, Histogram, Matrix, View
 
 

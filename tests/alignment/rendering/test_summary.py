@@ -4,10 +4,10 @@ from math import nan
 
 from rich.cells import cell_len
 
+from mmbridge.alignment.rendering.summary import render, sparkline
 from mmbridge.alignment.report import Scalar
-from mmbridge.alignment.summary import render, sparkline
 from mmbridge.evaluation.bootstrap import Estimate
-from tests.alignment.made_up import curve, report
+from tests.alignment.rendering.made_up import curve, report
 
 
 def test_every_mean_and_scalar_has_its_line() -> None:

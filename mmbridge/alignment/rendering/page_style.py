@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from mmbridge.alignment.palette import Colour
+from mmbridge.alignment.rendering.palette import Colour
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --ink: #1b1f24; --muted: #5b6470; --line: #d5dae0; }

@@ -1,0 +1,1 @@
+"""The weights of the LLM that perceptual tokens and text activate, as masks."""

@@ -49,7 +49,7 @@ def with_scores(bridge: Bridge, batches: Sequence[Batch]) -> tuple[RunningSums, 
 
         read_states(bridge.llm, context, ["input", "block"], reader)
         number += len(batch)
-    return sums, len([*default_curves(sums.sums)])
+    return sums, len([*default_curves(sums, sums)])
 
 
 def main() -> None:

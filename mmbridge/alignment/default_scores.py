@@ -18,13 +18,14 @@ the released code compares tokens of all samples.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 
 from mmbridge.alignment.lots import Lots, Resampled, lots, products
 from mmbridge.alignment.parts import resampled_curve
 from mmbridge.alignment.report import Curve
-from mmbridge.alignment.running import PairSums, Side
+from mmbridge.alignment.running import PairSums, RunningSums, Side
 from mmbridge.data.sample import MediumKind
 
 Depths = Mapping[int, PairSums]
@@ -35,21 +36,29 @@ def text_of(kind: MediumKind, kinds: int) -> str:
     return "text" if kinds == 1 else f"text beside {kind}"
 
 
-def default_curves(sums: Mapping[MediumKind, Depths]) -> Iterator[Curve]:
-    """Every default score over depth."""
+def default_curves(read: RunningSums, at_input: RunningSums) -> Iterator[Curve]:
+    """Every default score over depth.
+
+    Args:
+        read: sums of the states.
+        at_input: sums that begin with the LLM's input: the same, where they do.
+    """
+    yield from (replace(each, site=read.site) for each in _curves(read.sums, at_input.sums))
+
+
+def _curves(sums: Mapping[MediumKind, Depths], at_input: Mapping[MediumKind, Depths]) -> Iterator[Curve]:
     for kind, depths in sums.items():
         text = text_of(kind, len(sums))
         drawn = lots(next(iter(depths.values())).counts)
-        yield from _ima(depths, drawn, (kind, text))
+        yield from _ima(depths, at_input[kind][0], drawn, (kind, text))
         for side, name in ((Side.PERCEPTUAL, kind), (Side.TEXT, text)):
             yield from _of_one(depths, drawn, side, name)
         yield resampled_curve("gap", (kind, text), depths, _gap(depths, drawn), chance=0.0)
     yield from _across(sums)
 
 
-def _ima(depths: Depths, drawn: Lots, of: tuple[str, str]) -> Iterator[Curve]:
-    """IMA in every reading, each beside text of other samples."""
-    first = next(iter(depths.values()))
+def _ima(depths: Depths, first: PairSums, drawn: Lots, of: tuple[str, str]) -> Iterator[Curve]:
+    """IMA in every reading, each beside text of other samples; ``first`` are sums at the LLM's input."""
     readings: tuple[tuple[str, str, str, str], ...] = (
         ("", "directions", "matched", "from_input"),
         ("_tokens", "units", "matched_units", "units_from_input"),

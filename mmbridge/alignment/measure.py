@@ -1,9 +1,9 @@
 """Measures a bridge: one forward pass over each sample, states read as they are made, scores from what was kept.
 
 Memory beside the model, in bytes, for L blocks of width D, G = 100 lots and the default scores of one medium: the sums,
-8 · 4 · G · D · (L + 1), and of the batch in work as many states as the largest stride. Optional scores keep S pairs of
-a medium's M perceptual tokens and a text of T: S · D · (L + 1) · (8 + size · (M + T)), where their number format has
-size bytes; of pooled states alone S · D · (L + 1) · 8.
+8 · 4 · G · D · (L + 1), as much again for each further site, and of the batch in work as many states as the largest
+stride. Optional scores keep S pairs of a medium's M perceptual tokens and a text of T: S · D · (L + 1) · (8 + size ·
+(M + T)), where their number format has size bytes; of pooled states alone S · D · (L + 1) · 8.
 """
 
 from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
@@ -33,7 +33,7 @@ from mmbridge.errors import DataError
 from mmbridge.evaluation.progress import Progress
 from mmbridge.evaluation.reading import extent, readable
 from mmbridge.evaluation.report import Failure
-from mmbridge.llm.sites import Site, read_states
+from mmbridge.llm.sites import Site, SiteName, read_states
 
 PooledName = Literal["centred", "neighbours", "kernels", "pca", "tsne"]
 TokensName = Literal["tokens", "mir", "lens"]
@@ -56,6 +56,7 @@ def measure(
     *,
     limit: int | None = 1000,
     text: TextName = "said",
+    sites: Sequence[SiteName] = (),
     optional: Collection[OptionalName] = (),
     stored: int = 200,
     batch_size: int = 32,
@@ -68,6 +69,7 @@ def measure(
         name: of the bridge, for people.
         limit: at most so many samples, from the first.
         text: which positions are text.
+        sites: where the default scores are measured beside the input and the blocks' outputs.
         optional: scores beside the default ones.
         stored: pairs of each medium that they are measured of, the first ones.
         batch_size: samples of one forward pass.
@@ -77,9 +79,11 @@ def measure(
 
     Raises:
         DataError: no sample can be used, or too few for the scores that are asked for.
+        RecipeError: the LLM has no such site.
     """
     strides = tuple(stride for stride in STRIDES if stride <= len(bridge.llm.layers))
-    sums = RunningSums(strides)
+    sums = [RunningSums(strides, site) for site in dict.fromkeys(("block", *sites))]
+    names: set[SiteName] = {"input", *(each.site for each in sums)}
     asked = {*optional} - {"weights"}
     kept = StoredPairs(stored, tokens=bool({*get_args(TokensName)} & asked)) if asked else None
     clock, failed, number = Clock(bridge.device), dict[int, Failure](), 0
@@ -94,20 +98,22 @@ def measure(
                     at = SiteStates(site, states, groups)
                     with torch.autocast(bridge.device.type, enabled=False):  # on where a stage trains in bfloat16
                         with clock.of("default"):
-                            sums.read(at)
-                        if kept is not None:
+                            for each in sums:
+                                each.read(at)
+                        if kept is not None and site.name in ("input", "block"):
                             with clock.of("storing"):
                                 kept.read(at)
 
-                read_states(bridge.llm, context, ["input", "block"], reader)
+                read_states(bridge.llm, context, names, reader)
             number += len(batch)
             progress.advance(read)
-    if not any(by_depth[0].counts.any() for by_depth in sums.sums.values()):
+    if not any(by_depth[0].counts.any() for by_depth in sums[0].sums.values()):
         why = f": {next(iter(failed.values())).error}" if failed else ""
         raise DataError(source.name, f"expected samples with a medium and text, found none that can be used{why}")
     parts: list[Part] = []
     with clock.of("intervals"):
-        parts += default_curves(sums.sums)
+        for each in sums:
+            parts += default_curves(each, sums[0])
     if kept is not None:
         parts += _optional(bridge, kept, optional, clock)
     if "weights" in optional:
@@ -191,7 +197,7 @@ def _report(
     parts: list[Part],
     strides: tuple[int, ...],
     clock: Clock,
-    sums: RunningSums,
+    sums: Sequence[RunningSums],
     kept: StoredPairs | None,
     text: TextName,
     samples: int,
@@ -209,7 +215,7 @@ def _report(
             **of_stored,
             "text": _TEXTS[text],
             "LLM": bridge.recipe.llm.path,
-            "memory, MiB": round((sums.nbytes + (0 if kept is None else kept.nbytes)) / 2**20, 1),
+            "memory, MiB": round((sum(each.nbytes for each in sums) + (0 if kept is None else kept.nbytes)) / 2**20, 1),
             "seconds of plain forward passes": round(forward, 2),
         },
         definitions={each: definition for each, definition in known.items() if each in used},

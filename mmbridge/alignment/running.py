@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmbridge.alignment.site_states import SiteStates
 from mmbridge.data.sample import MediumKind
+from mmbridge.llm.sites import SiteName
 
 LOTS = 100
 
@@ -61,17 +62,19 @@ class PairSums:
 
 
 class RunningSums:
-    """Reads the LLM's input and block outputs of every batch.
+    """Reads the LLM's input and the states of one kind of site, of every batch.
 
-    ``sums`` are by medium, then by depth.
+    ``sums`` are by medium, then by depth; those of ``block`` begin with the input, at depth 0.
 
     Args:
         strides: over how many blocks states are compared with what they were.
+        site: whose states.
     """
 
-    def __init__(self, strides: Sequence[int]) -> None:
+    def __init__(self, strides: Sequence[int], site: SiteName = "block") -> None:
         self.sums: dict[MediumKind, dict[int, PairSums]] = {}
-        self._strides = strides
+        self.site, self._strides = site, strides
+        self._input: SiteStates
         self._before: dict[int, SiteStates] = {}
 
     @property
@@ -80,22 +83,25 @@ class RunningSums:
         return sum(each.nbytes for by_depth in self.sums.values() for each in by_depth.values())
 
     def read(self, states: SiteStates) -> None:
-        """Adds a batch at a site; sites come in the order of the computation."""
+        """Adds a batch at a site, if it is one of those; sites come in the order of the computation."""
         depth = states.site.depth
-        if depth == 0:
+        if states.site.name == "input":
+            self._input = states
             self._before.clear()
+        if states.site.name not in (("input", "block") if self.site == "block" else (self.site,)):
+            return
         self._before[depth] = states
-        steps = {stride: self._steps(depth, stride) for stride in self._strides if stride <= depth}
+        steps = {stride: self._steps(depth, stride) for stride in self._strides if depth - stride in self._before}
         for kind in states.groups.kinds:
             by_depth = self.sums.setdefault(kind, {})
             if depth not in by_depth:
                 by_depth[depth] = PairSums(states.values.shape[-1])
             self._add(by_depth[depth], kind, states, steps)
-        for old in [each for each in self._before if 0 < each <= depth - max(self._strides, default=0)]:
+        for old in [each for each in self._before if each <= depth - max(self._strides, default=0)]:
             del self._before[old]
 
     def _add(self, into: PairSums, kind: MediumKind, states: SiteStates, steps: dict[int, Tensor]) -> None:
-        groups, first = states.groups, self._before[0]
+        groups, first = states.groups, self._input
         rows = groups.pairs(kind)
         sides = torch.tensor([groups.kinds.index(kind), len(groups.kinds)], device=rows.device)
         at = rows[:, None], sides  # (P, 2)

@@ -71,7 +71,8 @@ def mir_parts(depths: Depths, of: Of) -> Iterator[Part]:
     yield estimated_curve("mir_term", of, values, control)
     whole = [[each.value for each in values.values()], [each.value for each in control]]
     lows, highs = ([getattr(each, end) for each in values.values()] for end in ("low", "high"))
-    yield Scalar("mir", of, _logarithm(whole[0], lows, highs), _logarithm(whole[1], whole[1], whole[1]))
+    ends = ([getattr(each, end) for each in control] for end in ("low", "high"))
+    yield Scalar("mir", of, _logarithm(whole[0], lows, highs), _logarithm(whole[1], *ends))
 
 
 def lens_parts(depths: Depths, of: Of, llm: LanguageModel) -> Iterator[Part]:

@@ -44,6 +44,17 @@ class Score(StrEnum):
     ALL = "all"
 
 
+class At(StrEnum):
+    """Sites beside the input and the blocks' outputs."""
+
+    ATTENTION_NORM = "attention_norm"
+    ATTENTION = "attention"
+    AFTER_ATTENTION = "after_attention"
+    FFN_NORM = "ffn_norm"
+    FFN = "ffn"
+    FINAL = "final"
+
+
 def align(
     paths: Annotated[
         list[str],
@@ -58,6 +69,10 @@ def align(
     text: Annotated[
         Text, typer.Option(help="What text is: what the assistant says, or all words behind the first medium.")
     ] = Text.SAID,
+    site: Annotated[
+        list[At] | None,
+        typer.Option(help="Default scores also there: what attention or the feed-forward reads (norm) or makes …"),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many samples.")] = 1000,
     stored: Annotated[int, typer.Option(min=1, help="Pairs that --score is measured of.")] = 200,
     format: DataFormat = None,
@@ -101,6 +116,7 @@ def align(
             name,
             limit=limit,
             text=text.value,
+            sites=[each.value for each in site or ()],
             optional=_optional(score or []),
             stored=stored,
             batch_size=batch_size,

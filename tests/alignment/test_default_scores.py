@@ -112,7 +112,7 @@ def test_streams_are_what_whole_arrays_give(lots_there_are: int, monkeypatch: py
     monkeypatch.setattr(running, "LOTS", lots_there_are)
     every = samples(23)
     sums = streamed(every, [5, 1, 7, 10])
-    found = {(curve.score, curve.of): curve for curve in default_curves(sums.sums)}
+    found = {(curve.score, curve.of): curve for curve in default_curves(sums, sums)}
 
     def at(score: str, *of: str, depth: int) -> float:
         curve = found[score, of]
@@ -143,7 +143,7 @@ def test_streams_are_what_whole_arrays_give(lots_there_are: int, monkeypatch: py
 
 
 def curves(sums: RunningSums) -> Mapping[tuple[str, tuple[str, ...]], Curve]:
-    return {(curve.score, curve.of): curve for curve in default_curves(sums.sums)}
+    return {(curve.score, curve.of): curve for curve in default_curves(sums, sums)}
 
 
 def test_memory_does_not_grow_with_samples() -> None:

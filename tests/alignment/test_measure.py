@@ -62,6 +62,37 @@ def test_figures_are_those_of_hidden_states(bridge: Bridge, source: Source) -> N
             assert curve.values[depth].value == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
+def test_sites_inside_blocks_are_what_their_modules_make(bridge: Bridge, source: Source) -> None:
+    """Taken from transformers' own modules by hooks of the test."""
+    batch = bridge.collate()([told(source[index]) for index in range(len(source))])
+    context, found = bridge.spliced(batch, "right"), dict[str, list[torch.Tensor]]()
+    handles = []
+    for block in bridge.llm.layers:
+        for name, part in (("ffn", "mlp"), ("attention_norm", "input_layernorm")):
+            keep = found.setdefault(name, [])
+            module = block.get_submodule(part)
+            handles.append(module.register_forward_hook(lambda _, __, output, keep=keep: keep.append(output)))
+    with torch.no_grad():
+        bridge.llm.model(inputs_embeds=context.embeds, attention_mask=context.mask)
+    for handle in handles:
+        handle.remove()
+    report, _ = measure(bridge, source, "tiny", sites=["ffn", "attention_norm", "final"])
+    masks = [context.perceptual.numpy(), context.supervised.numpy()]
+    for name, states in found.items():
+        curve = report.curve("ima_matched", "image", "text", site=name)
+        cones = report.curve("cone", "text", site=name)
+        assert curve.depths == cones.depths == tuple(range(1, len(states) + 1))
+        for place, each in enumerate(states):
+            values = each.double().numpy()
+            pooled = [[row[at].mean(axis=0) for row, at in zip(values, mask, strict=True)] for mask in masks]
+            units = [np.array([x / np.linalg.norm(x) for x in side]) for side in pooled]
+            assert curve.values[place].value == pytest.approx((units[0] * units[1]).sum(1).mean(), abs=1e-5)
+            table = units[1] @ units[1].T
+            assert cones.values[place].value == pytest.approx(table[~np.eye(len(table), dtype=bool)].mean(), abs=1e-5)
+    assert report.curve("norm", "text", site="final").depths == (len(bridge.llm.layers),)
+    assert report.curve("ima", "image", "text") == measure(bridge, source, "tiny")[0].curve("ima", "image", "text")
+
+
 def test_batches_do_not_matter(bridge: Bridge, source: Source) -> None:
     one, other = (measure(bridge, source, "tiny", batch_size=size)[0] for size in (3, 16))
     for first, second in zip(one.curves, other.curves, strict=True):
@@ -162,6 +193,7 @@ def test_the_verb_writes_all_it_is_asked_for(folder: Path, tmp_path: Path, capsy
         (["BRIDGE", "DATA", "--html", "FOLDER"], "expected a file to write, found a folder"),
         (["BRIDGE", "DATA", "--limit", "5", "--score", "cka"], "cka"),
         (["BRIDGE", "DATA", "--limit", "5", "--score", "mir"], "expected at least 10 pairs"),
+        (["BRIDGE", "DATA", "--site", "middle"], "middle"),
     ],
 )
 def test_bad_input_is_one_line(

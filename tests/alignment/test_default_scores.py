@@ -194,3 +194,30 @@ def test_a_lot_drawn_twice_is_not_paired_with_its_copy() -> None:
     assert torch.all(drawn.other_pairs(table, matched) == 0)
     assert torch.all(drawn.means(matched) == 1)
     assert drawn.all_pairs(table)[0, 0] == 1 / 20
+
+
+def test_two_media_are_compared_with_each_other() -> None:
+    """Samples that show one or the other in one batch: each has its own pairs; across, all pairs of the two."""
+    every = samples(14, seed=3)
+    sums = RunningSums([1])
+    longest = max(len(a[0]) + len(b[0]) for a, b in every)
+    masks = torch.zeros(3, 14, longest, dtype=torch.bool)
+    states = torch.zeros(DEPTHS, 14, longest, WIDTH)
+    for row, (perceptual, text) in enumerate(every):
+        middle, end = len(perceptual[0]), len(perceptual[0]) + len(text[0])
+        masks[row % 2, row, :middle], masks[2, row, middle:end] = True, True
+        for depth in range(DEPTHS):
+            states[depth, row, :end] = torch.from_numpy(np.concatenate([perceptual[depth], text[depth]]))
+    groups = BatchGroups(Positions({"image": masks[0], "audio": masks[1]}, masks[2]), range(14))
+    for depth in range(DEPTHS):
+        sums.read(SiteStates(Site("block" if depth else "input", depth), states[depth], groups))
+    found = curves(sums)
+    for depth in range(DEPTHS):
+        for number, kind in enumerate(("image", "audio")):
+            expected = slow(every[number::2], depth)["ima", "matched"]
+            value = found["ima_matched", (kind, f"text beside {kind}")].values[depth].value
+            assert value == pytest.approx(expected, abs=1e-6)
+        for side, of in enumerate((("image", "audio"), ("text beside image", "text beside audio"))):
+            pooled = [sample[side][depth].mean(0) for sample in every]
+            expected = float(np.mean([[cos(x, y) for y in pooled[1::2]] for x in pooled[::2]]))
+            assert found["across", of].values[depth].value == pytest.approx(expected, abs=1e-6)

@@ -90,3 +90,11 @@ def test_tokens_that_pass_a_block_by_leave_as_they_came(tmp_path: Path) -> None:
         before, after = found[Site("input", 0)], found[Site("block", 1)]
         assert torch.equal(before[passed], after[passed])
         assert not torch.isclose(before[~passed], after[~passed]).all(dim=-1).any()
+
+
+def test_a_bridge_that_states_nothing_is_not_free_of_hallucination() -> None:
+    silent, right = ({"scores": {"caption": {"chair_i": [0.0], "fact_f1": [f1]}}} for f1 in (0.0, 1.0))
+    assert np.isnan(page.outcome(silent, "hallucinated facts (CHAIR-i)"))
+    assert page.outcome(right, "hallucinated facts (CHAIR-i)") == 0
+    pairs = [[(1.0, 2.0), (2.0, 3.0), (3.0, 4.0), (4.0, float("nan"))]]
+    assert page.correlation(pairs) == pytest.approx(1)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from record import RESULTS
 from scipy.stats import spearmanr
 
-from mmbridge.alignment.rendering.drawing import Line, line_chart
+from mmbridge.alignment.rendering.drawing import Line, line_chart, mark
 from mmbridge.alignment.rendering.markup import escaped, tag
 from mmbridge.alignment.rendering.page import document
 from mmbridge.alignment.rendering.page_tables import table
@@ -246,9 +246,9 @@ def write(figures: Mapping[str, Any], path: Path) -> None:
         for place, (claim, chart) in enumerate(zip(figures["claims"], charts, strict=True), start=1)
     ]
     colours = max(8, len(variants))
-    head = tag(
-        "header", tag("h1", escaped(title)) + "".join(tag("p", escaped(each)) for each in _about(figures, count))
-    )
+    about = "".join(tag("p", escaped(each)) for each in _about(figures, count))
+    found = "".join(tag("li", _judged(each["claim"], each["verdict"])) for each in figures["claims"])
+    head = tag("header", tag("h1", escaped(title)) + about + tag("ol", found))
     write_whole(path, document(title, {"bridge": colours, "group": 8, "tint": 2}, head + "".join(sections)))
 
 
@@ -267,17 +267,27 @@ def _about(figures: Mapping[str, Any], count: int) -> list[str]:
     ]
 
 
+def _judged(claim: str, verdict: str) -> str:
+    return f"{escaped(claim)} {tag('strong', escaped(verdict.capitalize()))}."
+
+
 def _section(place: int, claim: Mapping[str, Any], chart: str) -> str:
     heading = tag("h2", escaped(f"{place}. {claim['claim']}"))
     verdict = tag("p", tag("strong", escaped(claim["verdict"].capitalize() + ".")) + " " + escaped(claim["rule"]))
-    tables = _table("figure", claim["figures"])
     if "among finished bridges" in claim:
-        tables += tag("h3", "Among finished bridges") + _table("correlation", claim["among finished bridges"])
-    return tag("section", heading + verdict + tag("p", escaped(claim["told"])) + chart + tables)
+        tables = tag("h3", "Over all bridges") + _correlations(claim["figures"])
+        tables += tag("h3", "Among finished bridges") + _correlations(claim["among finished bridges"])
+    else:
+        rows = [(escaped(each), spanned(*span)) for each, span in claim["figures"].items()]
+        tables = table(("figure", "value [95 % interval]"), rows)
+    drawn = tag("div", chart, class_="charts")
+    return tag("section", heading + verdict + tag("p", escaped(claim["told"])) + drawn + tables)
 
 
-def _table(name: str, figures: Mapping[str, Sequence[float]]) -> str:
-    return table((name, "value [95 % interval]"), [(escaped(each), spanned(*span)) for each, span in figures.items()])
+def _correlations(figures: Mapping[str, Sequence[float]]) -> str:
+    """What tells, downwards; what it tells, across."""
+    rows = [[escaped(name), *(spanned(*figures[f"{name} ~ {result}"]) for result in OUTCOMES)] for name in PREDICTORS]
+    return table(("Spearman's correlation with", *OUTCOMES), rows)
 
 
 def _band(rows: Iterable[Floats]) -> list[Estimate]:
@@ -286,14 +296,21 @@ def _band(rows: Iterable[Floats]) -> list[Estimate]:
     return [Estimate(*map(float, each)) for each in zip(stack.mean(0), stack.min(0), stack.max(0), strict=True)]
 
 
-def _chart(lines: Mapping[str, tuple[Sequence[float], Sequence[Estimate]]], across: str, up: str, whole: bool) -> str:
+def _chart(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[Estimate]]], across: str, up: str, whole: bool, family: str
+) -> str:
     drawn = [
-        Line(name, f"var(--bridge-{place})", MARKS[place % len(MARKS)], places, values)
+        Line(name, f"var(--{family}-{place})", MARKS[place % len(MARKS)], places, values)
         for place, (name, (places, values)) in enumerate(lines.items())
     ]
-    legend = "".join(tag("li", escaped(name), style=f"color:var(--bridge-{place})") for place, name in enumerate(lines))
+    legend = "".join(_entry(line) for line in drawn)
     chart = line_chart(drawn, [], across=across, up=up, label=f"{up} over {across}", whole=whole)
     return tag("figure", chart + tag("ul", legend, class_="legend"))
+
+
+def _entry(line: Line) -> str:
+    sample = tag("svg", mark(line.mark, 6, 6, 4), viewBox="0 0 12 12", width=12, height=12, aria_hidden="true")
+    return tag("li", f"{sample} {tag('span', escaped(line.name))}", style=f"color:{line.colour}")
 
 
 def _finished(variants: Variants) -> list[Mapping[str, Any]]:
@@ -303,7 +320,7 @@ def _finished(variants: Variants) -> list[Mapping[str, Any]]:
 def _over_depth(rows: Mapping[str, Iterable[Floats]], up: str, first: int = 0) -> str:
     bands = {name: _band(each) for name, each in rows.items()}
     lines = {name: (range(first, first + len(band)), band) for name, band in bands.items()}
-    return _chart(lines, "depth (bands: from the lowest to the highest bridge)", up, whole=True)
+    return _chart(lines, "depth (bands: from the lowest to the highest bridge)", up, whole=True, family="group")
 
 
 def _cone_chart(variants: Variants) -> str:
@@ -343,7 +360,9 @@ def _trajectories(variants: Variants) -> str:
         bridges = [*each["bridges"].values()]
         spans = [Estimate(*bridge["scores"]["caption"]["fact_f1"]) for bridge in bridges]
         lines[name] = [predictor(bridge, "IMA, all pairs") for bridge in bridges], spans
-    return _chart(lines, "IMA, all pairs (a line is a variant, from untrained on)", "fact-F1 of captions", whole=False)
+    return _chart(
+        lines, "IMA, all pairs (a line is a variant, from untrained on)", "fact-F1 of captions", False, "bridge"
+    )
 
 
 def _change_chart(variants: Variants) -> str:

@@ -65,6 +65,10 @@ def render(reports: Sequence[AlignmentReport]) -> str:
         where = f", {site}" if site else ""
         lines.append(f"{legible(definition.title)} ({score}), {' and '.join(of)}{where} {ARROWS[definition.better]}")
         lines += _table([_cells(each, found) for each in found])
+    for report in comparison.reports:
+        if report.cost:
+            factors = ", ".join(f"{legible(name)} {factor:.2f}" for name, factor in report.cost.items())
+            lines.append(f"time of {short(report.bridge, _NAME)} over that of plain forward passes: {factors}")
     return "\n".join(lines)
 
 

@@ -45,7 +45,8 @@ def test_all_bridges_are_measured_and_claims_judged(
     text = (tmp_path / "page.html").read_text()
     assert "over 6 bridges" in text
     drawings = [part.split("</svg>")[0] + "</svg>" for part in text.split("<svg")[1:]]
-    assert len([ElementTree.fromstring(f"<svg{each}") for each in drawings]) == 6
+    drawn = [ElementTree.fromstring(f"<svg{each}") for each in drawings]
+    assert sum("aria-label" in each.attrib for each in drawn) == text.count("<figure>") == 6
 
     monkeypatch.setattr(alignment_study, "train", lambda *_, **__: pytest.fail("trained a second time"))
     alignment_study.main()

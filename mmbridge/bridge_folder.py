@@ -151,7 +151,11 @@ def find(place: str | Path, revision: str | None = None) -> Path:
         BridgeError: none of them.
     """
     path = Path(place).expanduser()
-    if path.is_file():
+    try:
+        file = path.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise BridgeError(path, os.strerror(error.errno or 0).lower()) from None
+    if file:
         raise BridgeError(path, "expected a bridge, found a file", _NEVER_OURS)
     try:
         folder = path if path.is_dir() else locate(str(place), revision)

@@ -11,8 +11,12 @@ from pathlib import Path
 def written_whole(path: Path) -> Iterator[Path]:
     """Where to write what shall be ``path``: it takes its place in one move at the end, and is gone after an error.
 
-    Folders above it are made; what stood there before stands there until then.
+    Folders above it are made; what stood there before stands there until then. What is no file and no folder, such as a
+    device or a pipe, is written to where it stands.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         part = Path(folder) / path.name

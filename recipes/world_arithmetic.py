@@ -17,6 +17,7 @@ Prints the scores and a few examples; draws the examples with --picture FILE.
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -223,6 +224,12 @@ def main() -> None:
     given = parser.parse_args()
     if given.queries < 1:
         parser.error(f"--queries: expected at least 1, found {given.queries}")
+    if given.seed < 0:
+        parser.error(f"--seed: expected 0 or more, found {given.seed}")
+    if not math.isfinite(given.scale):
+        parser.error(f"--scale: expected a number, found {given.scale}")
+    if given.picture is not None and given.picture.suffix.lower() != ".png":
+        parser.error(f"--picture: expected a name that ends in .png, found {given.picture}")
     try:
         for file in (given.picture, given.json):
             if file is not None:

@@ -32,6 +32,18 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_text() == "whole"
 
 
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    """As devices are; nothing takes their place."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, "told")
+    assert os.read(reading, 10) == b"told"
+    os.close(reading)
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_text_is_utf_8_whatever_the_machine_and_readable_to_others(tmp_path: Path) -> None:
     write_whole(tmp_path / "a.txt", "桥\n\udcff")
     (tmp_path / "plain").touch()

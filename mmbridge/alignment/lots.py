@@ -54,17 +54,24 @@ class Lots:
         return torch.where(pairs > 0, pairs, torch.nan)
 
 
+FEWEST = 10
+"""Lots that say something of how a score varies."""
+
+
 def lots(counts: Tensor, *, resamples: int = RESAMPLES, seed: int = 0) -> Lots:
-    """Draws lots that have samples, as many as there are, with replacement.
+    """Draws lots that have samples, as many as there are, with replacement. From fewer than ``FEWEST`` nothing is
+    drawn: scores then have no interval.
 
     Args:
         counts: (G,) the samples of each.
     """
     filled = counts.nonzero().flatten().numpy()
     drawn = np.random.default_rng(seed).choice(filled, size=(resamples, len(filled)))
-    times = np.stack([np.bincount(row, minlength=len(counts)) for row in drawn])
+    times = np.stack([np.bincount(row, minlength=len(counts)) for row in drawn]).astype(np.float64)
+    if len(filled) < FEWEST:
+        times[:] = np.nan
     once = (counts > 0).double()[None]
-    return Lots(torch.cat([once, torch.from_numpy(times).double()]), counts)
+    return Lots(torch.cat([once, torch.from_numpy(times)]), counts)
 
 
 def estimates(found: Resampled) -> tuple[tuple[Estimate, ...], Estimate]:

@@ -117,6 +117,7 @@ def measure(
     if kept is not None:
         parts += _optional(bridge, kept, optional, clock)
     if "weights" in optional:
+        _require(number, "pairs of media and text")
         with clock.of("weights"):
             used = activated(bridge, _Used(source, [index for index in range(total) if index not in failed]), stored)
         parts += (*used.curves, *used.matrices)
@@ -179,15 +180,21 @@ def _optional(bridge: Bridge, kept: StoredPairs, names: Collection[OptionalName]
     }
     for kind, depths in kept.pairs.items():
         count = len(depths[0].pooled[0])
-        if count < FEWEST:
-            problem = f"expected at least {FEWEST} pairs of {kind} and text to score, found {count}"
-            raise DataError("--score", problem, "measure more samples")
+        _require(count, f"pairs of {kind} and text")
         of = kind, text_of(kind, len(kept.pairs))
         for name in known:
             if name in names:
                 with clock.of(name):
                     found = [*known[name](depths, of)]
                 yield from found
+
+
+def _require(count: int, what: str) -> None:
+    """Raises:
+    DataError: there are too few for optional scores.
+    """
+    if count < FEWEST:
+        raise DataError("--score", f"expected at least {FEWEST} {what} to score, found {count}", "measure more samples")
 
 
 def _report(

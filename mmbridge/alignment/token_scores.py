@@ -19,7 +19,7 @@ from mmbridge.alignment.lots import lots
 from mmbridge.alignment.mir import mir, mir_term
 from mmbridge.alignment.parts import Of, Part, estimated_curve, resampled_curve
 from mmbridge.alignment.report import Histogram, Scalar
-from mmbridge.alignment.resampled import Rows, drawn_anew
+from mmbridge.alignment.resampled import Rows, without_some
 from mmbridge.alignment.running import Side
 from mmbridge.alignment.stored import StoredDepth
 from mmbridge.alignment.token_cosines import Statistic
@@ -66,8 +66,8 @@ def mir_parts(depths: Depths, of: Of) -> Iterator[Part]:
     def halves(states: StoredDepth, pairs: Rows) -> float:
         return mir_term(*(states.cloud(Side.TEXT, pairs[part::2]) for part in (0, 1)))
 
-    values = {depth: drawn_anew(partial(term, each), count) for depth, each in inside.items()}
-    control = [drawn_anew(partial(halves, each), count) for each in inside.values()]
+    values = {depth: without_some(partial(term, each), count) for depth, each in inside.items()}
+    control = [without_some(partial(halves, each), count) for each in inside.values()]
     yield estimated_curve("mir_term", of, values, control)
     whole = [[each.value for each in values.values()], [each.value for each in control]]
     lows, highs = ([getattr(each, end) for each in values.values()] for end in ("low", "high"))

@@ -93,9 +93,11 @@ def align(
     *bridges, data = paths
     if not bridges:
         raise UserError("align", f"expected bridges and then a data set, found {data} alone")
-    for file in (json, csv, html):
-        if file is not None:
-            require_writable_file(file)
+    files = [file.absolute() for file in (json, csv, html) if file is not None]
+    for place, file in enumerate(files):
+        require_writable_file(file)
+        if file in files[:place]:
+            raise UserError(file, "expected a file of its own for each of --json, --csv and --html, found it twice")
     if plot is not None:
         require_writable(plot)
 

@@ -95,6 +95,10 @@ def require_writable(folder: Path) -> None:
 
 def require_writable_file(path: Path) -> None:
     """The same for a file that a verb writes at its end."""
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise UserError(path, f"cannot write there: {os.strerror(error.errno or 0).lower()}") from None
+    if folder:
         raise UserError(path, "expected a file to write, found a folder")
     require_writable(path.parent)

@@ -163,6 +163,14 @@ def test_samples_without_media_or_answers_are_refused() -> None:
     assert answered.messages[-1].content == ("red",)
 
 
+def test_few_samples_have_no_intervals(bridge: Bridge, source: Source) -> None:
+    few, enough = (
+        measure(bridge, source, "tiny", limit=limit)[0].curve("ima_matched", "image", "text") for limit in (9, 10)
+    )
+    assert all(np.isfinite(each.value) and np.isnan([each.low, each.high]).all() for each in few.values)
+    assert all(each.low < each.value < each.high for each in enough.values)
+
+
 def test_too_few_pairs_for_optional_scores(bridge: Bridge, source: Source) -> None:
     with pytest.raises(DataError, match="expected at least 10 pairs of image and text to score, found 4"):
         measure(bridge, source, "tiny", optional=["kernels"], limit=4)
@@ -194,6 +202,10 @@ def test_the_verb_writes_all_it_is_asked_for(folder: Path, tmp_path: Path, capsy
         (["BRIDGE", "DATA", "--limit", "5", "--score", "cka"], "cka"),
         (["BRIDGE", "DATA", "--limit", "5", "--score", "mir"], "expected at least 10 pairs"),
         (["BRIDGE", "DATA", "--site", "middle"], "middle"),
+        (["BRIDGE", "DATA", "--limit", "5", "--score", "weights"], "expected at least 10 pairs"),
+        (["BRIDGE", "DATA", "--json", "same.out", "--csv", "same.out"], "expected a file of its own"),
+        (["BRIDGE", "DATA", "--html", "a" * 300], "file name too long"),
+        (["b" * 5000, "DATA"], "file name too long"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -69,6 +69,24 @@ def seen_axis(word: str) -> Tensor:
     return axis
 
 
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        (["--seed", "-1"], "--seed: expected 0 or more, found -1"),
+        (["--scale", "nan"], "--scale: expected a number, found nan"),
+        (["--picture", "x.banana"], "--picture: expected a name that ends in .png"),
+    ],
+)
+def test_bad_options_are_told_before_any_work(
+    option: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["world_arithmetic", "nowhere", *option])
+    with pytest.raises(SystemExit) as ended:
+        world_arithmetic.main()
+    assert ended.value.code == 2
+    assert line in capsys.readouterr().err
+
+
 def test_queries_ask_for_one_other_word() -> None:
     queries = drawn(400, 5)
     assert queries == drawn(400, 5) != drawn(400, 6)

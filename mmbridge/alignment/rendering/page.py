@@ -15,12 +15,12 @@ from mmbridge.whole_file import write_whole
 _EXPLANATION = (
     "A bridge shows images, sounds or other media to a language model that has only ever read text, as perceptual "
     "tokens that stand where words would. This page tells how much alike the model's inner states are for those tokens "
-    "and for words, from its input (depth 0) through each of its blocks; beside each score stand its control, which is "
-    "what is left of it once what it rests on has been destroyed, and chance, which is what luck alone gives."
+    "and for words, from its input (depth 0) through each of its blocks. Beside a score stand, where there are such, "
+    "its control, for instance the same with captions of other pictures, and chance, which is what luck alone gives."
 )
 _READING = (
-    "Shaded bands and brackets are 95 % bootstrap intervals over samples; dashes are the control, dots are chance. "
-    "Arrows point to what is better aligned. A score means something where its interval lies clear of both."
+    "Shaded bands and brackets are 95 % intervals over samples; dashes are the control, dots are chance. Arrows point "
+    "to what is better aligned. A score with a control or chance means something where its interval is clear of them."
 )
 _SECTIONS: tuple[tuple[str, str, str, Callable[[Comparison], Iterable[str]]], ...] = (
     ("depth", "Over the depth of the LLM", "charts", page_charts.curves),

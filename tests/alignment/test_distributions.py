@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical, kl_divergence
 from torch.testing import assert_close
 
-from mmbridge.alignment.distributions import MeanDistribution, entropy, jensen_shannon, kl
+from mmbridge.alignment.distributions import entropy, jensen_shannon, kl
 from tests.alignment.clouds import points
 
 
@@ -51,16 +51,3 @@ def test_jensen_shannon() -> None:
     apart = torch.eye(2).log()
     assert float(jensen_shannon(apart[0], apart[1])) == pytest.approx(log(2))
     assert float(jensen_shannon(apart[0], apart[0])) == 0
-
-
-def test_means_are_those_of_all_at_once() -> None:
-    rows = (4 * points(40, 30)).log_softmax(-1).float()
-    found = MeanDistribution()
-    for piece in rows.tensor_split([1, 9, 9, 25]):
-        found.add(piece)
-    assert found.count == 40
-    assert_close(found.log_p.exp(), rows.double().exp().mean(0), atol=1e-7, rtol=1e-6)
-    assert found.entropy == pytest.approx(
-        float(scipy.stats.entropy(rows.double().exp().numpy(), axis=-1).mean()), rel=1e-6
-    )
-    assert float(entropy(found.log_p)) > found.entropy

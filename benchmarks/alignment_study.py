@@ -20,7 +20,7 @@ from typing import Any
 
 import alignment_study_page
 import yaml
-from first_bridge import workers
+from first_bridge import scores, workers
 from record import RESULTS, Record
 from skipped import without_blocks
 
@@ -30,7 +30,7 @@ from mmbridge.alignment.weights.activated import activated
 from mmbridge.data.formats import open_source
 from mmbridge.data.sources import Source
 from mmbridge.data.world.source import WorldSource
-from mmbridge.evaluation.run import Task, evaluate
+from mmbridge.evaluation.run import Task
 from mmbridge.train import train
 
 RECIPE = Path(__file__).with_name("alignment_study.yaml")
@@ -57,10 +57,7 @@ def measured(bridge: Bridge, data: Data) -> dict[str, Any]:
     report, _ = measure(
         bridge, data("caption", ALIGNED), "", limit=ALIGNED, optional=("centred", "neighbours", "kernels")
     )
-    found: dict[str, Any] = {}
-    for task, count in SCENES.items():
-        scored = evaluate(bridge, data(task, count), task, batch_size=128, count_flops=False).metrics
-        found[task] = {name: [each.value, each.low, each.high] for name, each in scored.items()}
+    found = {task: scores(bridge, data(task, count), task) for task, count in SCENES.items()}
     plain = report.to_dict()
     return {"curves": plain["curves"], "scalars": plain["scalars"], "scores": found}
 
@@ -70,12 +67,11 @@ def in_depth(bridge: Bridge, data: Data) -> dict[str, Any]:
     used = activated(bridge, data("caption", 128))
     source = data("caption", SCENES["caption"])
 
-    def facts() -> list[float]:
-        metrics = evaluate(bridge, source, "caption", batch_size=128, count_flops=False).metrics
-        score = metrics.get("fact_f1") or metrics["cider"]
-        return [score.value, score.low, score.high]
+    def facts() -> tuple[float, float, float]:
+        found = scores(bridge, source, "caption")
+        return found["fact_f1" if "fact_f1" in found else "cider"]
 
-    skipped: dict[str, dict[int, list[float]]] = {"perceptual": {}, "text": {}}
+    skipped: dict[str, dict[int, tuple[float, float, float]]] = {"perceptual": {}, "text": {}}
     for side, by_depth in skipped.items():
         for depth in range(1, len(bridge.llm.layers) + 1):
             with without_blocks(bridge.llm, [depth], perceptual=side == "perceptual"):

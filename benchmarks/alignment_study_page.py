@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 from mmbridge.alignment.rendering.drawing import Line, line_chart, mark
 from mmbridge.alignment.rendering.markup import escaped, tag
 from mmbridge.alignment.rendering.page import document
+from mmbridge.alignment.rendering.page_charts import entry
 from mmbridge.alignment.rendering.page_tables import table
 from mmbridge.alignment.rendering.palette import MARKS
 from mmbridge.evaluation.bootstrap import Estimate
@@ -303,14 +304,9 @@ def _chart(
         Line(name, f"var(--{family}-{place})", MARKS[place % len(MARKS)], places, values)
         for place, (name, (places, values)) in enumerate(lines.items())
     ]
-    legend = "".join(_entry(line) for line in drawn)
+    legend = "".join(entry(line.colour, mark(line.mark, 13, 6, 4), tag("span", escaped(line.name))) for line in drawn)
     chart = line_chart(drawn, [], across=across, up=up, label=f"{up} over {across}", whole=whole)
     return tag("figure", chart + tag("ul", legend, class_="legend"))
-
-
-def _entry(line: Line) -> str:
-    sample = tag("svg", mark(line.mark, 6, 6, 4), viewBox="0 0 12 12", width=12, height=12, aria_hidden="true")
-    return tag("li", f"{sample} {tag('span', escaped(line.name))}", style=f"color:{line.colour}")
 
 
 def _finished(variants: Variants) -> list[Mapping[str, Any]]:

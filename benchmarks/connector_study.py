@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from first_bridge import Scores, over_seeds, workers
+from first_bridge import Scores, over_seeds, spans, workers
 from record import RESULTS, Record
 from spans import Panel, plot
 
@@ -23,7 +23,6 @@ from mmbridge.data.world.language import parse_facts
 from mmbridge.data.world.source import WorldSource
 from mmbridge.evaluation.bootstrap import Floats, estimate
 from mmbridge.evaluation.facts import as_facts, f1, fact_counts
-from mmbridge.evaluation.report import Report
 from mmbridge.evaluation.retrieval import retrieve
 from mmbridge.evaluation.run import evaluate
 from mmbridge.recipes import world_arithmetic
@@ -45,10 +44,6 @@ SPACE_STAGE = "represent"
 """The stage after which media and texts are compared, in ways that have it; elsewhere it is the last."""
 
 
-def scores(report: Report) -> Scores:
-    return {name: (score.value, score.low, score.high) for name, score in report.metrics.items()}
-
-
 def overrides(way: str, count: int, seed: int) -> list[str]:
     """Of the recipe, for one way to learn from so many scenes."""
     stages = Recipe.load(RECIPE, f"variant={way}").stages
@@ -66,7 +61,11 @@ def measured(changes: Sequence[str], folder: Path) -> dict[str, Any]:
     compared = Bridge.from_pretrained(apart) if apart.exists() else bridge
     found = retrieve(compared, test, batch_size=128, count_flops=False)
     return {
-        "scores": {"captions": scores(captions), "retrieval": scores(found), "arithmetic": arithmetic(compared)},
+        "scores": {
+            "captions": spans(captions.metrics),
+            "retrieval": spans(found.metrics),
+            "arithmetic": arithmetic(compared),
+        },
         "chance": dict(found.chance) | {"right": 1 / len(world_arithmetic.THINGS)},
         "space": found.about["space"],
         "compared after": compared.stage,
@@ -82,7 +81,7 @@ def arithmetic(bridge: Bridge) -> Scores:
     answers = world_arithmetic.answered(bridge, space_of(bridge), queries, STEP, QUERIES_SEED)
     right = {name: world_arithmetic.scores(queries, found)["right"] for name, found in answers.found.items()}
     named = {"right": right.pop("scene - old + new")} | {f"right, {name}": score for name, score in right.items()}
-    return {name: (score.value, score.low, score.high) for name, score in named.items()}
+    return spans(named)
 
 
 def counts(folder: Path) -> Floats:
@@ -165,8 +164,8 @@ def main() -> None:
     for amount in DATA:
         for more, less in ADDS:
             pairs = [[given.out / f"{way}, {amount}, seed {seed}" for way in (more, less)] for seed in given.seeds]
-            spans = over_seeds([{"": {"": difference(*pair)}} for pair in pairs])
-            added[f"{more} above {less}, {amount}: fact-F1"] = spans[""][""]
+            over = over_seeds([{"": {"": difference(*pair)}} for pair in pairs])
+            added[f"{more} above {less}, {amount}: fact-F1"] = over[""][""]
     record.keep("what is added", added)
     print("\n".join(told(record.figures)))
     plot(panels(record.figures), RESULTS / "connector_study.svg")

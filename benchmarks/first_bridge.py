@@ -21,6 +21,7 @@ from record import Record
 from mmbridge import Bridge, Recipe
 from mmbridge.data.sources import Source
 from mmbridge.data.world.source import WorldSource
+from mmbridge.evaluation.bootstrap import Estimate
 from mmbridge.evaluation.chance import answer_chance, fact_chance
 from mmbridge.evaluation.controls import ShuffledMedia, with_random_connectors
 from mmbridge.evaluation.run import Task, evaluate
@@ -39,8 +40,12 @@ def held_out(split: str, task: Task) -> Source:
 
 
 def scores(bridge: Bridge, source: Source, task: Task) -> Scores:
-    report = evaluate(bridge, source, task, batch_size=128, count_flops=False)
-    return {name: (score.value, score.low, score.high) for name, score in report.metrics.items()}
+    return spans(evaluate(bridge, source, task, batch_size=128, count_flops=False).metrics)
+
+
+def spans(found: Mapping[str, Estimate]) -> Scores:
+    """Estimates as plain numbers."""
+    return {name: (score.value, score.low, score.high) for name, score in found.items()}
 
 
 def after_align(bridge: Bridge) -> dict[str, Scores]:

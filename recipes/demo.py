@@ -54,9 +54,8 @@ def matched(report: AlignmentReport) -> tuple[Curve, float]:
     return curve, sum(each.value for each in curve.control) / len(curve.control)
 
 
-def summary(reports: dict[Task, Report], inside: AlignmentReport, seconds: float) -> dict[str, Any]:
+def summary(reports: dict[Task, Report], curve: Curve, control: float, seconds: float) -> dict[str, Any]:
     """What ``report.json`` holds."""
-    curve, control = matched(inside)
     figures = {"ima_matched": curve.mean.value, "control": control, "by_depth": [each.value for each in curve.values]}
     found: dict[str, Any] = {"alignment": figures}
     for task, report in reports.items():
@@ -83,7 +82,7 @@ def main() -> None:
     curve, control = matched(inside)
     told = "cosine of perceptual tokens with their caption inside the LLM (implicit alignment, mean over depth)"
     print(f"{told}: {curve.mean}, with captions of other scenes {control:.3f}")
-    given.report.write_text(json.dumps(summary(reports, inside, seconds), indent=2) + "\n")
+    given.report.write_text(json.dumps(summary(reports, curve, control, seconds), indent=2) + "\n")
     print(f"\n{seconds:.0f} seconds. The bridge is in {given.out / 'bridge'}, the figures are in {given.report}.")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from mmbridge.alignment.clock import Clock
 from mmbridge.alignment.default_scores import default_curves, text_of
 from mmbridge.alignment.definitions import definitions
+from mmbridge.alignment.lots import FEWEST
 from mmbridge.alignment.parts import Of, Part
 from mmbridge.alignment.pooled_scores import centred_parts, kernel_parts, neighbour_parts, pca_parts, tsne_parts
 from mmbridge.alignment.positions import TextName, positions
@@ -45,8 +46,6 @@ OPTIONAL: tuple[OptionalName, ...] = (*get_args(TokensName), *get_args(PooledNam
 _TEXTS: dict[TextName, str] = {"said": "what the assistant says", "after": "all words behind the first medium"}
 
 STRIDES = (1, 8)
-FEWEST = 10
-"""Pairs that optional scores are measured of."""
 
 
 def measure(
@@ -191,7 +190,7 @@ def _optional(bridge: Bridge, kept: StoredPairs, names: Collection[OptionalName]
 
 def _require(count: int, what: str) -> None:
     """Raises:
-    DataError: there are too few for optional scores.
+    DataError: there are too few to say how a score varies.
     """
     if count < FEWEST:
         raise DataError("--score", f"expected at least {FEWEST} {what} to score, found {count}", "measure more samples")

@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,9 @@ def read_states(llm: "LanguageModel", context: "ForwardContext", names: Collecti
 def tapped(llm: "LanguageModel", names: Collection[SiteName], reader: Reader) -> Iterator[None]:
     """While inside, forward passes of the whole model give their states to ``reader``, and logits of nothing."""
     inside = [name for name in INSIDE if name in names]
-    parts = _parts(llm) if inside else {}
+    if inside and llm not in _PARTS:
+        _PARTS[llm] = _parts(llm)
+    parts = _PARTS[llm] if inside else {}
     missing = [name for name in inside if name not in parts]
     if missing:
         problem = f"the blocks of {type(llm.model).__name__} have no {missing[0]}"
@@ -117,7 +120,12 @@ def _of_nothing(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (args[0][:, :0], *args[1:])
 
 
-def _parts(llm: "LanguageModel") -> dict[SiteName, tuple[str, bool]]:
+Parts = dict[SiteName, tuple[str, bool]]
+_PARTS = WeakKeyDictionary[nn.Module, Parts]()
+"""Those of each LLM, once they are known."""
+
+
+def _parts(llm: "LanguageModel") -> Parts:
     """Where in a block its sites are: the part, and whether it is what goes in or what comes out.
 
     Norms are those right in front of attention and of the feed-forward; Gemma-2 has others behind them, OPT-350m no
@@ -135,7 +143,7 @@ def _parts(llm: "LanguageModel") -> dict[SiteName, tuple[str, bool]]:
     ffn = [name for name, role in zip(order, roles, strict=True) if role == "ffn"]
     if len(attention) != 1 or not ffn:
         return {}
-    found: dict[SiteName, tuple[str, bool]] = {"attention": (attention[0], False), "ffn": (ffn[-1], False)}
+    found: Parts = {"attention": (attention[0], False), "ffn": (ffn[-1], False)}
     if norm := _in_front(order, roles, attention[0]):
         found["attention_norm"] = norm, False
     if norm := _in_front(order, roles, ffn[0]):

@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mmbridge.errors import RecipeError
 from mmbridge.frozen import content_hash
+from mmbridge.whole_file import written_whole
 
 if TYPE_CHECKING:
     from mmbridge.llm.model import LanguageModel
@@ -69,11 +70,10 @@ class WeightMask:
         return 1 - sum(ones(bits) for bits in self.bits.values()) / total
 
     def save(self, path: Path) -> None:
-        """Writes the file, in place of any that is there."""
+        """Writes the file, whole or not at all, in place of any that is there."""
         told = {"format": _FORMAT, "version": _VERSION, "llm": self.llm, "about": self.about}
-        partial = path.with_name(f".{path.name}.partial")
-        save_file(dict(self.bits), partial, metadata=told | {"inputs": json.dumps(dict(self.inputs))})
-        partial.replace(path)
+        with written_whole(path) as part:
+            save_file(dict(self.bits), part, metadata=told | {"inputs": json.dumps(dict(self.inputs))})
 
     @classmethod
     def load(cls, path: Path) -> "WeightMask":

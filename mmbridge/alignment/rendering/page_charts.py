@@ -111,26 +111,27 @@ def _curve_legend(owned: Sequence[Owned[Curve]], chance: bool, definition: Defin
     for each in owned:
         shape = mark(MARKS[each.number % len(MARKS)], 13, 6, 3)
         told = name(each.bridge) + tag("span", f" mean {spanned(each.figure.mean)}")
-        entries.append(_entry(f"var(--bridge-{each.number})", _stroke("line") + shape, told))
+        entries.append(entry(f"var(--bridge-{each.number})", _stroke("line") + shape, told))
     if any(each.figure.control for each in owned):
         told = escaped(f"control: {definition.control}" if definition.control else "control")
-        entries.append(_entry("inherit", _stroke("control", "6 4"), tag("span", told)))
+        entries.append(entry("inherit", _stroke("control", "6 4"), tag("span", told)))
     if chance:
         told = escaped(f"chance: {definition.chance}" if definition.chance else "chance")
-        entries.append(_entry("inherit", _stroke("chance", "1.5 4"), tag("span", told)))
+        entries.append(entry("inherit", _stroke("chance", "1.5 4"), tag("span", told)))
     return tag("ul", "".join(entries), class_="legend")
 
 
 def _group_legend(shown: Iterable[str], groups: Sequence[str]) -> str:
     places = [(group, groups.index(group)) for group in shown]
     entries = [
-        _entry(f"var(--group-{place})", mark(MARKS[place % len(MARKS)], 13, 6, 4), tag("span", escaped(group)))
+        entry(f"var(--group-{place})", mark(MARKS[place % len(MARKS)], 13, 6, 4), tag("span", escaped(group)))
         for group, place in places
     ]
     return tag("ul", "".join(entries), class_="legend")
 
 
-def _entry(colour: str, drawn: str, told: str) -> str:
+def entry(colour: str, drawn: str, told: str) -> str:
+    """Of a legend: what is drawn in that colour, and what it stands for."""
     sample = tag("svg", drawn, viewBox="0 0 26 12", aria_hidden="true")
     return tag("li", f"{sample} {told}", style=f"color:{colour}")
 

@@ -42,6 +42,7 @@ prove: $(READY)
 	$(BIN)/python benchmarks/first_bridge.py
 	$(BIN)/python benchmarks/connector_study.py
 	$(BIN)/python benchmarks/alignment_study.py
+	$(BIN)/python benchmarks/subnetwork_study.py
 
 growth: $(READY)
 	$(BIN)/python benchmarks/loader.py

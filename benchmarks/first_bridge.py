@@ -91,7 +91,7 @@ def chance() -> dict[str, Scores]:
     }
 
 
-def over_seeds(runs: list[Mapping[str, Scores]]) -> dict[str, Scores]:
+def over_seeds(runs: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
     """The mean over the seeds; its interval spans those of all seeds, from the lowest to the highest."""
     return {
         part: {

@@ -94,6 +94,8 @@ def open_records(
 
 def _told(path: str, format: Format | None) -> tuple[Format, list[Path]]:
     """The format, and its files."""
+    if not path:
+        raise DataError("''", "expected a data set, found an empty name")
     place = Path(path)
     if place.is_dir():
         return _told_folder(place, format)

@@ -150,6 +150,8 @@ def find(place: str | Path, revision: str | None = None) -> Path:
     Raises:
         BridgeError: none of them.
     """
+    if not str(place):
+        raise BridgeError("''", "expected a bridge, found an empty name", _NEVER_OURS)
     path = Path(place).expanduser()
     try:
         file = path.is_file()

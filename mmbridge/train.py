@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmbridge.bridge import Bridge
+from mmbridge.llm.weight_mask import named_by
 from mmbridge.ranks import together
 from mmbridge.recipe import Recipe
 from mmbridge.recipes import align, instruct
@@ -34,6 +35,7 @@ def train(recipe: Recipe, out: str | Path, stages: Sequence[str] | None = None, 
     recipe.require_stages(stages or [])
     if recipe.features is not None:
         recipe.features.build(recipe.read_encoders)  # stale ones are refused before anything is written
+    named_by(recipe.llm)  # and so are masks of another LLM
     with together(alone=recipe.engine.kind == "deepspeed") as ranks:
         run = Run(resolved(recipe), Path(out), stages, resume, ranks)
         bridge = None

@@ -3,10 +3,10 @@
 Implicit Multimodal Alignment: On the Generalization of Frozen LLMs to Multimodal Inputs
 Mustafa Shukor, Matthieu Cord, arXiv 2405.16700 (their α-SubNet)
 
-Finds the weights that each way of reading DATA activates (the perceptual tokens of each medium, text, both) and what
-stays in all of these masks: the sub-network. Then captions DATA with each of them on the LLM, and with controls that
-keep as many weights in every row as the sub-network does: the largest, and random ones. Masks go to DIR, one file each,
-and the scores to DIR/scores.json.
+Captions DATA, then finds the weights that each way of reading it activates (the perceptual tokens of each medium, text,
+both) and what stays in all of these masks: the sub-network. Then captions DATA with each of them on the LLM, and with
+controls that keep as many weights in every row as the sub-network does: the largest, and random ones. Masks go to DIR,
+one file each, and the scores to DIR/scores.json. Samples that cannot be used are told, and the exit code is then 1.
 
 A connector learns to live with a mask by training on with it; the command is told at the end.
 """
@@ -14,30 +14,27 @@ A connector learns to live with a mask by training on with it; the command is to
 import argparse
 import json
 import shlex
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from mmbridge.alignment.weights.activated import Activated, activated
 from mmbridge.alignment.weights.masks import magnitude, random, require_sparsity
 from mmbridge.bridge import Bridge
 from mmbridge.bridge_folder import RECIPE, find
-from mmbridge.cli.failure import ending
+from mmbridge.cli.failure import ending, tell
 from mmbridge.cli.options import require_writable
 from mmbridge.cli.output import show_table
 from mmbridge.data.formats import open_source
 from mmbridge.data.sources import Source
 from mmbridge.errors import MMBridgeError
-from mmbridge.evaluation.bootstrap import Estimate
+from mmbridge.evaluation.report import Failure, Report
 from mmbridge.evaluation.run import evaluate
 from mmbridge.llm.weight_mask import WeightMask, intersection, masked
+from mmbridge.whole_file import write_whole
 
 SUBNETWORK = "subnetwork"
 SHOWN = ("fact_f1", "exact", "cider")
-
-Masks = Mapping[str, WeightMask | None]
 
 
 def masks_of(bridge: Bridge, found: Activated, seed: int) -> dict[str, WeightMask]:
@@ -47,17 +44,10 @@ def masks_of(bridge: Bridge, found: Activated, seed: int) -> dict[str, WeightMas
     return {**found.masks, SUBNETWORK: shared, **controls}
 
 
-def scores(bridge: Bridge, source: Source, masks: Masks, given: argparse.Namespace) -> dict[str, dict[str, Estimate]]:
-    """What captions are worth under each mask."""
-    results = {}
-    for name, mask in masks.items():
-        with nullcontext() if mask is None else masked(bridge.llm, mask):
-            size, limit = given.batch_size, given.limit
-            report = evaluate(bridge, source, "caption", limit=limit, batch_size=size, count_flops=False)
-        for failure in report.failed[:1]:
-            print(f"{name}: {len(report.failed)} samples failed, first {failure.id}: {failure.error}")
-        results[name] = dict(report.metrics)
-    return results
+def captions(bridge: Bridge, source: Source, mask: WeightMask | None, given: argparse.Namespace) -> Report:
+    """What they are worth under a mask."""
+    with nullcontext() if mask is None else masked(bridge.llm, mask):
+        return evaluate(bridge, source, "caption", limit=given.limit, batch_size=given.batch_size, count_flops=False)
 
 
 def repair(bridge: Bridge, given: argparse.Namespace) -> str:
@@ -71,39 +61,43 @@ def repair(bridge: Bridge, given: argparse.Namespace) -> str:
     return shlex.join(map(str, words))
 
 
-def measure(bridge: Bridge, given: argparse.Namespace) -> None:
-    """Finds, writes, tries and prints what ``main`` has been asked for."""
+def measure(bridge: Bridge, given: argparse.Namespace) -> int:
+    """Finds, writes, tries and prints what ``main`` has been asked for; how many samples could not be used."""
     source = open_source(given.data, task="caption")
     calibration = source if given.calibration is None else open_source(given.calibration, task="caption")
-    found = activated(bridge, calibration, given.samples, given.sparsity, given.batch_size)
+    whole, failed = captions(bridge, source, None, given), dict[int, Failure]()
+    found = activated(bridge, calibration, given.samples, given.sparsity, given.batch_size, failed=failed)
+    lost = {failure.id: failure.error for failure in (*whole.failed, *failed.values())}
+    for why in lost.values():
+        tell(why)
     masks = masks_of(bridge, found, given.seed)
-    given.out.mkdir(parents=True, exist_ok=True)
     for name, mask in masks.items():
         mask.save(given.out / f"{name}.safetensors")
-    overall = found.matrices[0]
-    names = [" ", *overall.columns]
-    rows = [(name, *(f"{value:.3f}" for value in row)) for name, row in zip(overall.rows, overall.values, strict=True)]
-    show_table(f"IoU of the weights that stay, chance {overall.chance:.3f}", names, rows)
+    overlap = found.matrices[0]
+    names = [" ", *overlap.columns]
+    rows = [(name, *(f"{value:.3f}" for value in row)) for name, row in zip(overlap.rows, overlap.values, strict=True)]
+    show_table(f"IoU of the weights that stay, chance {overlap.chance:.3f}", names, rows)
     for curve in found.curves:
         if curve.control:
             control = fmean(each.value for each in curve.control)
             print(f"{' and '.join(curve.of)}: IoU {curve.mean}; with the second's norms dealt anew {control:.3f}")
     print()
-    tried: Masks = {"none": None, **masks}
-    results = scores(bridge, source, tried, given)
-    shown = [metric for metric in SHOWN if metric in results["none"]]
-    sparsity = {name: 0.0 if mask is None else mask.sparsity for name, mask in tried.items()}
+    sparsity = {"none": 0.0} | {name: mask.sparsity for name, mask in masks.items()}
+    results = {"none": whole.metrics}
+    results |= {name: captions(bridge, source, mask, given).metrics for name, mask in masks.items()}
+    shown = [metric for metric in SHOWN if metric in whole.metrics]
     told = [
         (name, f"{sparsity[name]:.3f}", *(str(result[metric]) for metric in shown)) for name, result in results.items()
     ]
     show_table("captions", ("mask", "sparsity", *shown), told)
-    written: dict[str, Any] = {
+    written = {
         name: {"sparsity": sparsity[name]} | {each: [of.value, of.low, of.high] for each, of in result.items()}
         for name, result in results.items()
     }
-    iou = {"groups": overall.rows, "values": overall.values, "chance": overall.chance}
-    (given.out / "scores.json").write_text(json.dumps({"masks": written, "iou": iou}, indent=2) + "\n")
+    iou = {"groups": overlap.rows, "values": overlap.values, "chance": overlap.chance}
+    write_whole(given.out / "scores.json", json.dumps({"masks": written, "iou": iou}, indent=2) + "\n")
     print(f"\nto repair: {repair(bridge, given)}")
+    return len(lost)
 
 
 def main() -> None:
@@ -125,9 +119,12 @@ def main() -> None:
     try:
         require_sparsity(given.sparsity)
         require_writable(given.out)
-        measure(Bridge.from_pretrained(given.bridge, device=given.device), given)
+        lost = measure(Bridge.from_pretrained(given.bridge, device=given.device), given)
     except MMBridgeError as error:
         raise SystemExit(ending(error)) from None
+    if lost:
+        tell(f"{lost} samples were left out")
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ stride. Optional scores keep S pairs of a medium's M perceptual tokens and a tex
 (M + T)), where their number format has size bytes; of pooled states alone S · D · (L + 1) · 8.
 """
 
-from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -24,15 +24,13 @@ from mmbridge.alignment.running import RunningSums
 from mmbridge.alignment.site_states import BatchGroups, SiteStates
 from mmbridge.alignment.stored import StoredDepth, StoredPairs
 from mmbridge.alignment.token_scores import lens_parts, mir_parts, token_parts
-from mmbridge.alignment.told import told
+from mmbridge.alignment.told import none_usable, told_batches
 from mmbridge.alignment.weights.activated import DEFINITIONS, activated
 from mmbridge.bridge import Bridge
-from mmbridge.data.batch import Batch
-from mmbridge.data.sample import Sample
 from mmbridge.data.sources import Source
 from mmbridge.errors import DataError
 from mmbridge.evaluation.progress import Progress
-from mmbridge.evaluation.reading import extent, readable
+from mmbridge.evaluation.reading import extent
 from mmbridge.evaluation.report import Failure
 from mmbridge.llm.sites import Site, SiteName, read_states
 
@@ -85,10 +83,10 @@ def measure(
     names: set[SiteName] = {"input", *(each.site for each in sums)}
     asked = {*optional} - {"weights"}
     kept = StoredPairs(stored, tokens=bool({*get_args(TokensName)} & asked)) if asked else None
-    clock, failed, number = Clock(bridge.device), dict[int, Failure](), 0
+    clock, failed, number, done = Clock(bridge.device), dict[int, Failure](), 0, 0
     total = extent(source, limit)
     with bridge.at_rest(), torch.no_grad(), Progress(f"align {name}", total) as progress:
-        for batch, read in _batches(bridge, source, total, batch_size, failed):
+        for batch, read in told_batches(bridge, source, range(total), batch_size, failed):
             with clock.of("forward"):
                 context = bridge.spliced(batch, "right")
                 groups = BatchGroups(positions(context, text), range(number, number + len(batch)))
@@ -105,10 +103,10 @@ def measure(
 
                 read_states(bridge.llm, context, names, reader)
             number += len(batch)
-            progress.advance(read)
+            progress.advance(read - done)
+            done = read
     if not any(by_depth[0].counts.any() for by_depth in sums[0].sums.values()):
-        why = f": {next(iter(failed.values())).error}" if failed else ""
-        raise DataError(source.name, f"expected samples with a medium and text, found none that can be used{why}")
+        raise none_usable(source, failed)
     parts: list[Part] = []
     with clock.of("intervals"):
         for each in sums:
@@ -118,47 +116,9 @@ def measure(
     if "weights" in optional:
         _require(number, "pairs of media and text")
         with clock.of("weights"):
-            used = activated(bridge, _Used(source, [index for index in range(total) if index not in failed]), stored)
+            used = activated(bridge, source, stored, limit=total, failed=failed)
         parts += (*used.curves, *used.matrices)
     return _report(bridge, name, source, parts, strides, clock, sums, kept, text, number), tuple(failed.values())
-
-
-class _Used:
-    """The samples of a source that could be used, as they are read here."""
-
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        self._source, self._indices, self.name = source, indices, source.name
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return told(self._source[self._indices[index]])
-
-
-def _batches(
-    bridge: Bridge, source: Source, total: int, size: int, failed: MutableMapping[int, Failure]
-) -> Iterator[tuple[Batch, int]]:
-    """Batches with something in them, and how many samples were read for each; what cannot be used is in ``failed``."""
-    collate, waiting, read = bridge.collate(), list[tuple[int, Sample]](), 0
-
-    def made() -> Batch:
-        batch = collate([sample for _, sample in waiting])
-        bad = {each.id: str(each.error) for each in batch.bad}
-        failed.update((index, Failure(sample.id, bad[sample.id])) for index, sample in waiting if sample.id in bad)
-        waiting.clear()
-        return batch
-
-    for index, sample in readable(source, range(total), failed):
-        try:
-            waiting.append((index, told(sample)))
-        except DataError as error:
-            failed[index] = Failure(sample.id, str(error))
-        if len(waiting) == size and len(batch := made()):
-            yield batch, index + 1 - read
-            read = index + 1
-    if waiting and len(batch := made()):
-        yield batch, total - read
 
 
 def _optional(bridge: Bridge, kept: StoredPairs, names: Collection[OptionalName], clock: Clock) -> Iterator[Part]:

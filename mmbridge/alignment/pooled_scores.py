@@ -3,6 +3,7 @@
 Symbols: N pairs of a medium and text.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -64,13 +65,20 @@ def kernel_parts(depths: Depths, of: Of) -> Iterator[Part]:
     """CKA and CKNNA at the same depth; the control has the texts shuffled."""
     count = _count(depths)
     k, order = min(NEIGHBOURS, count // 4), _shuffled(count)
-    yield _kernel_curve("cka", cka, depths, of, order)
+    yield _kernel_curve("cka", cka, depths, of, order, highest=1.0)
     yield _kernel_curve("cknna", lambda one, other: cknna(one, other, k), depths, of, order)
 
 
-def _kernel_curve(name: str, score: Callable[[Tensor, Tensor], float], depths: Depths, of: Of, order: Tensor) -> Curve:
+def _kernel_curve(
+    name: str,
+    score: Callable[[Tensor, Tensor], float],
+    depths: Depths,
+    of: Of,
+    order: Tensor,
+    highest: float = math.inf,
+) -> Curve:
     def estimated(one: Tensor, other: Tensor) -> Estimate:
-        return without_some(lambda rows: score(one[rows], other[rows]), len(one))
+        return without_some(lambda rows: score(one[rows], other[rows]), len(one), highest=highest)
 
     sides = {depth: [states.means(side) for side in Side] for depth, states in depths.items()}
     values = {depth: estimated(one, other) for depth, (one, other) in sides.items()}

@@ -3,6 +3,7 @@
 Bradley Efron, Robert Tibshirani: An Introduction to the Bootstrap, 1993, chapter 11 (the jackknife)
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from mmbridge.evaluation.bootstrap import Estimate
 Rows = list[int]
 
 
-def without_some(score: Callable[[Rows], float], count: int, parts: int = 20) -> Estimate:
+def without_some(score: Callable[[Rows], float], count: int, parts: int = 20, highest: float = math.inf) -> Estimate:
     """The score of all samples, ± 1.96 standard errors by the jackknife that leaves out one part after the other.
 
     For scores that compare samples with each other or clouds of them, which a sample drawn twice would bias.
@@ -21,9 +22,10 @@ def without_some(score: Callable[[Rows], float], count: int, parts: int = 20) ->
         score: of the numbers of some samples.
         count: N, how many there are.
         parts: into which they are dealt; N if there are fewer.
+        highest: what no score can exceed, and no interval does.
     """
     every, parts = np.arange(count), min(parts, count)
     left = np.array([score(every[every % parts != part].tolist()) for part in range(parts)])
     value = score(every.tolist())
     error = 1.96 * float(np.sqrt((parts - 1) * left.var()))
-    return Estimate(value, value - error, value + error)
+    return Estimate(value, value - error, min(value + error, highest))

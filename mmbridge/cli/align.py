@@ -125,7 +125,7 @@ def align(
         )
         reports.append(report)
         for failure in failed[:8]:
-            tell(f"{failure.id}: {failure.error}")
+            tell(failure.error)
         failures += len(failed)
     _write(reports, json, csv, html, plot)
     if failures:

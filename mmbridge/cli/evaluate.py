@@ -94,9 +94,10 @@ def evaluate(
 
         report = run(loaded, read, name, options, limit, batch_size)
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(report.to_json() + "\n", encoding="utf-8")
+        from mmbridge.whole_file import write_whole
+
         report.write_rows(json.with_name(f"{json.name}.rows.jsonl"))
+        write_whole(json, report.to_json() + "\n")
     print(report.render())
     if report.failed:
         tell(f"{len(report.failed)} of {report.n + len(report.failed)} samples failed")

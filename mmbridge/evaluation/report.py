@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmbridge.evaluation.bootstrap import Estimate
+from mmbridge.whole_file import write_whole
 
 _BOUNDED = ("accuracy", "exact", "f1", "fact", "precision", "recall")
 """Beginnings of the names of scores that a part's ceiling limits; CIDEr, BLEU, CHAIR and rates are on other scales."""
@@ -92,11 +93,11 @@ class Report:
 
     def write_rows(self, path: Path) -> None:
         """Every raw answer as JSON lines: id, prediction, truth, kind, and what more is known of it."""
-        with path.open("w", encoding="utf-8") as file:
-            for row in self.rows:
-                line = {"id": row.id, "prediction": row.prediction, "truth": dict(row.truth), "kind": row.kind}
-                line |= row.more
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        told = [
+            {"id": row.id, "prediction": row.prediction, "truth": dict(row.truth), "kind": row.kind, **row.more}
+            for row in self.rows
+        ]
+        write_whole(path, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in told))
 
     def render(self) -> str:
         """The scores as a table of plain text, beside each its chance and the ceilings of the frozen parts, then what

@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mmbridge.errors import RecipeError
 from mmbridge.frozen import content_hash
+from mmbridge.llm.config import LLMConfig
 from mmbridge.whole_file import written_whole
 
 if TYPE_CHECKING:
@@ -92,13 +93,14 @@ class WeightMask:
         if (told.get("format"), told.get("version")) != (_FORMAT, _VERSION):
             raise RecipeError(path, "expected a weight mask, found other tensors", _MADE_BY)
         try:
-            inputs: dict[str, int] = json.loads(told["inputs"])
-            found = cls(told["llm"], told["about"], {name: bits[name] for name in inputs}, inputs)
+            llm, about, inputs = told["llm"], told["about"], dict[str, int](json.loads(told["inputs"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise RecipeError(path, f"expected a weight mask, found a damaged file ({error!r})") from error
-        if bits.keys() != inputs.keys() or any(each.dtype != np.uint8 or each.ndim != 2 for each in bits.values()):
-            raise RecipeError(path, "expected a weight mask, found a damaged file (its header says otherwise)")
-        return found
+            raise RecipeError(path, "expected a weight mask, found a damaged file (in its header)") from error
+        if odd := sorted(bits.keys() ^ inputs.keys()):
+            raise RecipeError(path, f"expected the layers that its header names, found {odd[0]} in one of the two only")
+        if any(each.dtype != np.uint8 or each.ndim != 2 for each in bits.values()):
+            raise RecipeError(path, "expected a weight mask, found a damaged file (its tensors are no bits)")
+        return cls(llm, about, {name: bits[name] for name in inputs}, inputs)
 
 
 def ones(bits: Bits) -> int:
@@ -136,20 +138,33 @@ def matrix(layer: Linear) -> Tensor:
     return layer.weight.detach().t() if isinstance(layer, Conv1D) else layer.weight.detach()
 
 
+def named_by(config: LLMConfig) -> WeightMask | None:
+    """The mask that an LLM's config names, or none.
+
+    Raises:
+        RecipeError: it cannot be read, is not of this LLM, or nothing stays.
+    """
+    if config.mask is None:
+        return None
+    mask, known = WeightMask.load(Path(config.mask).expanduser()), content_hash(config.located())
+    if mask.llm != known:
+        problem = f"expected a mask of {config.path}, contents {known[:12]}, found one of {mask.llm[:12]}"
+        raise RecipeError(config.mask, problem, "use a mask made for this LLM")
+    if mask.sparsity == 1:
+        raise RecipeError(config.mask, "expected a mask that leaves some weights, found one that leaves none")
+    return mask
+
+
 def put_on(llm: "LanguageModel") -> None:
     """Sets the weights that the mask of its config drops to zero, for good; none where it names no mask.
 
     Raises:
-        RecipeError: the mask cannot be read, is not of this LLM, or the LLM is quantised.
+        RecipeError: as ``named_by``, or the LLM is quantised.
     """
-    path = llm.config.mask
-    if path is None:
+    mask = named_by(llm.config)
+    if mask is None:
         return
-    mask, known = WeightMask.load(Path(path).expanduser()), content_hash(llm.config.located())
-    if mask.llm != known:
-        problem = f"expected a mask of {llm.config.path}, contents {known[:12]}, found one of {mask.llm[:12]}"
-        raise RecipeError(path, problem, "use a mask made for this LLM")
-    for name, layer in _fitting(llm, mask, path).items():
+    for name, layer in _fitting(llm, mask, llm.config.mask).items():
         weight = matrix(layer)
         weight.masked_fill_(~mask.kept(name).to(weight.device), 0)
 

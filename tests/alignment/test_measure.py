@@ -206,6 +206,8 @@ def test_the_verb_writes_all_it_is_asked_for(folder: Path, tmp_path: Path, capsy
         (["BRIDGE", "DATA", "--json", "same.out", "--csv", "same.out"], "expected a file of its own"),
         (["BRIDGE", "DATA", "--html", "a" * 300], "file name too long"),
         (["b" * 5000, "DATA"], "file name too long"),
+        (["", "DATA"], "expected a bridge, found an empty name"),
+        (["BRIDGE", ""], "expected a data set, found an empty name"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -182,7 +182,10 @@ SHAPE = r"1\.mlp\.up_proj: expected a weight mask of shape \(48, 32\), found "
         (lambda t, m: m.update(llm="0" * 64), r"expected a mask of .*, contents \w{12}, found one of 000000000000; "),
         (lambda t, m: m.update(inputs="{"), DAMAGED),
         (lambda t, m: m.pop("inputs"), DAMAGED),
-        (lambda t, m: t.pop(LAYER), DAMAGED),
+        (lambda t, m: m.update(inputs="[1]"), DAMAGED),
+        (lambda t, m: t.pop(LAYER), r"expected the layers that its header names, found 1\.mlp\.up_proj in one"),
+        (lambda t, m: t.update(more=t[LAYER]), "expected the layers that its header names, found more in one"),
+        (lambda t, m: [each.fill(0) for each in t.values()], "found one that leaves none"),
         (lambda t, m: t.update({LAYER: t[LAYER].astype(np.float32)}), DAMAGED),
         (lambda t, m: t.update({LAYER: t[LAYER][:-1].copy()}), SHAPE + r"\(47, 32\)"),
         (lambda t, m: t.update({LAYER: t[LAYER][:, :-1].copy()}), SHAPE + "3 bytes a row"),
@@ -217,6 +220,9 @@ def test_no_mask_is_one_line(parts: Path, file: Path, tmp_path: Path, content: b
     assert "\n" not in str(caught.value)
     with pytest.raises(RecipeError, match="expected a weight mask, found"):
         Bridge(recipe(parts, bad))
+    with pytest.raises(RecipeError, match="expected a weight mask, found"):
+        recipe(parts, bad).train(out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_quantised_weights_have_no_mask(parts: Path, file: Path) -> None:

@@ -13,7 +13,7 @@ from mmbridge.bridge import Bridge
 from mmbridge.llm.weight_mask import WeightMask, linear_layers, matrix
 from mmbridge.recipe import Recipe
 from mmbridge.recipes import subnetwork
-from tests.tiny_bridge import tiny_recipe
+from tests.tiny_bridge import tiny_data, tiny_recipe
 
 FOUND = ("image", "text", "both")
 
@@ -53,6 +53,34 @@ def test_masks_scores_and_repair(
         assert not matrix(layer)[~shared.kept(name)].any()
     before = Bridge.from_pretrained(tmp_path / "run", device="cpu").own_tensors()
     assert not all(torch.equal(each, before[name]) for name, each in repaired.own_tensors().items())
+
+
+def test_samples_that_cannot_be_used_are_left_out(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And data without captions are refused before anything is looked for or written."""
+    Bridge(tiny_recipe(parts)).save_pretrained(tmp_path / "bridge")
+    data = tiny_data(tmp_path / "data", 4)
+    (data / "001.png").write_bytes(b"no picture")
+    options = ["--samples", "4", "--out", tmp_path / "found", "--device", "cpu"]
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, tmp_path / "bridge", data, *options)
+    assert caught.value.code == 1
+    said = capsys.readouterr()
+    told, count = said.err.splitlines()
+    assert told.startswith("sample 001.png: ")
+    assert count == "1 samples were left out"
+    assert (tmp_path / "found" / "scores.json").exists()
+
+    rows = [json.loads(row) for row in (data / "metadata.jsonl").read_text().splitlines()]
+    bare = [json.dumps({"file_name": row["file_name"]}) for row in rows]
+    (data / "metadata.jsonl").write_text("\n".join(bare))
+    monkeypatch.setattr(subnetwork, "activated", lambda *_, **__: pytest.fail("masks were looked for"))
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, tmp_path / "bridge", data, "--out", tmp_path / "none", "--device", "cpu")
+    assert caught.value.code == 2
+    assert "caption" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ that any two agree above chance; the control is the IoU of the first mask with t
 activations have been dealt anew among the inputs of each layer, which leaves the magnitudes and the spread of norms.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mmbridge.alignment.report import Curve, Definition, Matrix
+from mmbridge.alignment.told import none_usable, told_batches
 from mmbridge.alignment.weights.iou import chance, iou, iou_across_depth, split
 from mmbridge.alignment.weights.masks import magnitude, random, wanda
 from mmbridge.alignment.weights.wanda import Norms, input_norms, permuted
@@ -28,10 +29,10 @@ from mmbridge.bridge import Bridge
 from mmbridge.context import ForwardContext
 from mmbridge.data.sample import MediumKind
 from mmbridge.data.sources import Source
-from mmbridge.errors import DataError
 from mmbridge.evaluation import bootstrap
 from mmbridge.evaluation.bootstrap import Estimate
 from mmbridge.evaluation.reading import extent
+from mmbridge.evaluation.report import Failure
 from mmbridge.llm.prompt import Placeholder, Prompt
 from mmbridge.llm.splice import splice
 from mmbridge.llm.weight_mask import WeightMask
@@ -81,23 +82,27 @@ def activated(
     batch_size: int = 8,
     *,
     sequential: bool = True,
+    limit: int | None = None,
+    failed: MutableMapping[int, Failure] | None = None,
 ) -> Activated:
     """The weights that each way of reading activates.
 
     Args:
-        source: of conversations with media and answers, spread over which ``samples`` are read.
+        source: of media with an answer or one in their truth, spread over which ``samples`` are read.
         sparsity: the share of every row's weights that a mask drops.
         batch_size: samples read at once; of no consequence for what is found.
         sequential: later blocks read what pruned ones make, as in the paper, rather than what whole ones do.
+        limit: read from the first so many samples only.
+        failed: takes those that cannot be used, by their number.
 
     Raises:
-        DataError: nothing to read, a sample that cannot be used, or none with media or none with text.
+        DataError: nothing to read, or nothing that can be used.
         RecipeError: the LLM is quantised.
         UserError: the sparsity is none.
     """
     found = {
         group: input_norms(bridge.llm, contexts, sparsity if sequential else None)
-        for group, contexts in readings(bridge, source, samples, batch_size).items()
+        for group, contexts in readings(bridge, source, samples, batch_size, limit, failed).items()
     }
     about = f"wanda, {samples} samples of {source.name}, sparsity {sparsity:g}"
     masks = {group: wanda(bridge.llm, norms, sparsity, f"{group}: {about}") for group, norms in found.items()}
@@ -113,26 +118,30 @@ def activated(
     )
 
 
-def readings(bridge: Bridge, source: Source, samples: int, batch_size: int) -> dict[str, list[ForwardContext]]:
+def readings(
+    bridge: Bridge,
+    source: Source,
+    samples: int,
+    batch_size: int,
+    limit: int | None = None,
+    failed: MutableMapping[int, Failure] | None = None,
+) -> dict[str, list[ForwardContext]]:
     """Batches of each way of reading, perceptual tokens of each medium first, then ``text`` and ``both``.
 
     Raises:
         DataError: as ``activated``.
     """
-    total = extent(source, None)
-    chosen = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
-    collate, found = bridge.collate(), dict[str, list[ForwardContext]]()
-    for start in range(0, len(chosen), batch_size):
-        batch = collate([replace(source[int(index)], others=()) for index in chosen[start : start + batch_size]])
-        for bad in batch.bad:
-            raise bad.error
+    found: dict[str, list[ForwardContext]] = {}
+    failed, total = {} if failed is None else failed, extent(source, limit)
+    chosen = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int)).tolist()
+    for batch, _ in told_batches(bridge, source, chosen, batch_size, failed):
         with bridge.at_rest(), torch.no_grad():
             perceived = bridge.perceive(batch)
             for group, rows in _ways(batch.prompts, perceived.tokens).items():
                 found.setdefault(group, []).append(_spliced(bridge, rows))
     media = sorted(found.keys() - {TEXT, BOTH})
     if not media or TEXT not in found:
-        raise DataError(source.name, f"expected samples with {'text' if media else 'media'}, found none")
+        raise none_usable(source, failed)
     return {group: found[group] for group in (*media, TEXT, BOTH)}
 
 

@@ -17,6 +17,7 @@ from mmbridge.data.formats import open_source
 from mmbridge.data.record import CAPTION_PROMPTS
 from mmbridge.data.sample import Medium, Sample, conversation
 from mmbridge.errors import DataError
+from mmbridge.evaluation.report import Failure
 from tests.tiny import tiny_llm
 from tests.tiny_bridge import tiny_recipe
 
@@ -51,6 +52,11 @@ class Given:
 
 def said(name: str, *media: Medium, asked: str = "What is it?") -> Sample:
     return Sample(name, conversation(("user", (*media, asked)), ("assistant", ("a red square",))))
+
+
+def asked(name: str, *media: Medium) -> Sample:
+    """Its answer is in its truth alone."""
+    return Sample(name, conversation(("user", (*media, "What is it?"))), truth={"answers": ["blue, as known"]})
 
 
 def picture() -> Medium:
@@ -93,18 +99,21 @@ def test_the_report_says_what_the_masks_say(found: Activated) -> None:
 
 
 def test_batches_hold_what_is_read(bridge: Bridge, parts: Path) -> None:
-    source = Given(said("none"), said("one", picture()), said("two", picture(), picture()))
-    found = readings(bridge, source, samples=3, batch_size=3)
+    source = Given(said("none"), said("one", picture()), said("two", picture(), picture()), asked("three", picture()))
+    failed: dict[int, Failure] = {}
+    found = readings(bridge, source, samples=4, batch_size=4, failed=failed)
+    assert {index: failure.id for index, failure in failed.items()} == {0: "none"}
     (image,), (text,), (both,) = (found[group] for group in GROUPS)
     tokens = sum(bridge.perceptual_tokens(bridge.collate()([source[1]]))[0])
-    assert image.mask.sum(dim=1).tolist() == [tokens, 2 * tokens]
+    assert image.mask.sum(dim=1).tolist() == [tokens, 2 * tokens, tokens]
     assert image.perceptual.equal(image.mask)
     assert not text.perceptual.any()
-    assert (both.mask.sum(dim=1) - text.mask.sum(dim=1)).tolist() == [0, tokens, 2 * tokens]
-    assert torch.equal(both.embeds[2][both.perceptual[2]], image.embeds[1])
-    words = bridge.llm.tokenizer.decode(text.ids[2][text.mask[2]])
-    assert "a red square" in words
-    assert "<image>" not in words
+    assert (both.mask.sum(dim=1) - text.mask.sum(dim=1)).tolist() == [tokens, 2 * tokens, tokens]
+    assert torch.equal(both.embeds[1][both.perceptual[1]], image.embeds[1])
+    for row, answer in ((1, "a red square"), (2, "blue, as known")):
+        words = bridge.llm.tokenizer.decode(text.ids[row][text.mask[row]])
+        assert answer in words
+        assert "<image>" not in words
 
 
 def test_samples_are_spread_over_the_source(bridge: Bridge) -> None:
@@ -117,10 +126,15 @@ def test_samples_are_spread_over_the_source(bridge: Bridge) -> None:
 def test_what_cannot_be_read_is_named(bridge: Bridge) -> None:
     with pytest.raises(DataError, match=r"^given: expected at least one sample, found none"):
         readings(bridge, Given(), 4, 4)
-    with pytest.raises(DataError, match=r"^given: expected samples with media, found none"):
+    with pytest.raises(DataError, match=r"^given: expected samples .* that can be used: a: expected a medium"):
         readings(bridge, Given(said("a")), 4, 4)
-    with pytest.raises(DataError, match=r"^sample b: expected at most"):
-        readings(bridge, Given(said("a", picture()), said("b", picture(), asked="what " * 500)), 4, 4)
+    failed: dict[int, Failure] = {}
+    given = Given(said("a", picture()), said("b", picture(), asked="what " * 500), said("c", picture()))
+    (both,) = readings(bridge, given, 4, 4, failed=failed)["both"]
+    assert both.samples == ("a", "c")
+    assert failed[1].error.startswith("sample b: expected at most")
+    (both,) = readings(bridge, given, 4, 4, limit=1)["both"]
+    assert both.samples == ("a",)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from typing import Any
 
 import alignment_study_page
 import yaml
+from alignment_claims import claims
 from first_bridge import scores, workers
 from record import RESULTS, Record
 from skipped import without_blocks
@@ -35,7 +36,9 @@ from mmbridge.train import train
 
 RECIPE = Path(__file__).with_name("alignment_study.yaml")
 SCENES: Mapping[Task, int] = {"caption": 250, "vqa": 40, "pope": 120}
-"""Held-out scenes of each task where no data are given: 250 captions, 320 questions, 240 about existence."""
+ASKED: Mapping[Task, int] = {"caption": 1, "vqa": 8, "pope": 2}
+"""Held-out scenes of each task and what is asked of each: 250 captions, 320 questions, 240 about existence. Of data
+that are given, as many samples."""
 ALIGNED = 500
 """Samples that alignment is measured of."""
 
@@ -49,7 +52,7 @@ class Data:
     def __call__(self, task: Task, count: int) -> Source:
         if self.folder is None:
             return WorldSource("test", count, 5, task)
-        return open_source(str(self.folder / task), None, task=task)
+        return open_source(self.folder / task, task=task, limit=count * ASKED[task])
 
 
 def measured(bridge: Bridge, data: Data) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def of_variant(recipe: Path, variant: str, seed: int, out: Path, data: Data) -> 
     found["0"] = measured(Bridge(chosen), data)
     for stage in chosen.stages:
         bridge = Bridge.from_pretrained(out / "stages" / stage.name)
-        steps += stage.steps or 0
+        steps += bridge.metrics["steps"]
         found[str(steps)] = measured(bridge, data)
     return {"seconds of training": seconds, "bridges": found, "in depth": in_depth(bridge, data)}
 
@@ -102,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--data", type=Path, help="a folder of data sets named caption, vqa and pope")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--at-once", type=int, default=2, help="how many train side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/alignment_study"), help="the run folders")
     parser.add_argument("--page", type=Path, default=RESULTS / "alignment_study.html")
@@ -122,7 +125,7 @@ def main() -> None:
     if work:
         spent = record.figures.get("seconds", 0.0)
         record.keep("seconds", round(spent + time.monotonic() - began, 1))
-    record.keep("claims", alignment_study_page.claims({name: record.figures[name] for name in names}))
+    record.keep("claims", claims({name: record.figures[name] for name in names}))
     print("\n".join(alignment_study_page.told(record.figures["claims"])))
     alignment_study_page.write(record.figures, given.page)
 

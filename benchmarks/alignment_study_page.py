@@ -1,21 +1,30 @@
-"""What the alignment study finds of each claim, in figures, in lines and as a page.
-
-Every verdict follows from a rule that stands beside it. Intervals are percentiles of 2,000 resamples of whole variants
-(an encoder, a connector and a seed, with all its bridges), for bridges of one variant are not independent.
+"""What the alignment study finds, in lines and as a page.
 
 ``python benchmarks/alignment_study_page.py`` judges the claims and writes the page anew from ``results``.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from alignment_claims import (
+    CAPTIONS,
+    OUTCOMES,
+    PERCEPTUAL,
+    PREDICTORS,
+    TEXT,
+    Floats,
+    Variants,
+    claims,
+    curve,
+    lost,
+    outcomes,
+    overlap,
+    predictor,
+)
 from record import RESULTS
-from scipy.stats import spearmanr
 
 from mmbridge.alignment.rendering.drawing import Line, line_chart, mark
 from mmbridge.alignment.rendering.markup import escaped, tag
@@ -26,209 +35,14 @@ from mmbridge.alignment.rendering.palette import MARKS
 from mmbridge.evaluation.bootstrap import Estimate
 from mmbridge.whole_file import write_whole
 
-Variants = Mapping[str, Mapping[str, Any]]
-Span = tuple[float, float, float]
-Floats = NDArray[np.float64]
-
-PREDICTORS: Mapping[str, tuple[str, float]] = {
-    "IMA, all pairs": ("ima", 1),
-    "IMA, all pairs, perceptual tokens at the input": ("ima_input", 1),
-    "IMA, matched pairs": ("ima_matched", 1),
-    "IMA, matched pairs, perceptual tokens at the input": ("ima_input_matched", 1),
-    "IMA, matched less other pairs": ("margin", 1),
-    "IMA, centred, matched pairs": ("ima_centred_matched", 1),
-    "mutual nearest neighbours": ("mutual_knn", 1),
-    "CKA": ("cka", 1),
-    "modality gap, sign turned": ("gap", -1),
-}
-"""What may tell how good a bridge is, and the curve whose mean over depth it is."""
-OUTCOMES: Mapping[str, tuple[str, str]] = {
-    "captions, fact-F1": ("caption", "fact_f1"),
-    "questions, accuracy": ("vqa", "accuracy"),
-    "existence (POPE), accuracy": ("pope", "accuracy"),
-    "hallucinated facts (CHAIR-i)": ("caption", "chair_i"),
-}
-
-
-def curve(bridge: Mapping[str, Any], score: str, *of: str, part: str = "values") -> Floats:
-    """(L,) of a measured bridge."""
-    (found,) = [each for each in bridge["curves"] if (each["score"], tuple(each["of"])) == (score, of)]
-    return np.array([np.nan if each[0] is None else each[0] for each in found[part]], dtype=np.float64)
-
-
-def predictor(bridge: Mapping[str, Any], name: str) -> float:
-    score, sign = PREDICTORS[name]
-    if score == "margin":
-        matched = curve(bridge, "ima_matched", "image", "text")
-        return float((matched - curve(bridge, "ima_matched", "image", "text", part="control")).mean())
-    return sign * float(curve(bridge, score, "image", "text").mean())
-
-
-def outcome(bridge: Mapping[str, Any], name: str) -> float:
-    """A bridge that states no fact at all hallucinates none, which says nothing: NaN."""
-    task, metric = OUTCOMES[name]
-    value = float(bridge["scores"][task][metric][0])
-    silent = metric == "chair_i" and value == 0 == bridge["scores"][task]["fact_f1"][0]
-    return float("nan") if silent else value
-
-
-def resampled(groups: Sequence[Any], score: Callable[[Sequence[Any]], float], draws: int = 2000) -> Span:
-    """A score of groups, and its interval by drawing groups anew."""
-    random = np.random.default_rng(0)
-    drawn = [score([groups[each] for each in random.integers(len(groups), size=len(groups))]) for _ in range(draws)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]) if np.isfinite(drawn).any() else (np.nan, np.nan)
-    return score(groups), float(low), float(high)
-
-
-def correlation(variants: Sequence[Sequence[tuple[float, float]]]) -> float:
-    """Spearman's, over all pairs of all variants; nothing where one side does not vary."""
-    pairs = np.array([pair for pair in chain(*variants) if np.isfinite(pair).all()])
-    if len(pairs) < 3 or np.ptp(pairs[:, 0]) == 0 or np.ptp(pairs[:, 1]) == 0:
-        return float("nan")
-    return float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
-
-
-def mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
-
-
-def claims(variants: Variants) -> list[dict[str, Any]]:
-    """Each claim, the rule it is judged by, the verdict and the figures."""
-    every = [*variants.values()]
-    last = [list(each["bridges"].values())[-1] for each in every]
-    return [_cones(last), _weights(every), _rises(every, last), _predicts(every), _slow(every, last)]
-
-
-def _cones(last: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    inside = {side: [float(curve(each, "cone", side).mean()) for each in last] for side in ("image", "text")}
-    across = [float(curve(each, "ima", "image", "text", part="control").mean()) for each in last]
-    gaps = {side: resampled([*zip(cones, across, strict=True)], lambda rows: mean([a - b for a, b in rows]))
-            for side, cones in inside.items()}  # fmt: skip
-    holds = sum(min(a, b) > c for a, b, c in zip(*inside.values(), across, strict=True))
-    return {
-        "claim": "Perceptual tokens and text live in separate narrow cones.",
-        "rule": "Reproduces where cosines within each side are above those across, in every finished bridge.",
-        "verdict": _verdict(holds, len(last)),
-        "figures": {
-            "cosine among perceptual tokens of different images": resampled(inside["image"], mean),
-            "cosine among texts of different images": resampled(inside["text"], mean),
-            "cosine across the two, different images": resampled(across, mean),
-            "perceptual above across": gaps["image"],
-            "text above across": gaps["text"],
-        },
-        "told": f"In {holds} of {len(last)} finished bridges both cones are narrower than what joins them.",
-    }
-
-
-def _weights(every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found = [each for one in every for each in one["in depth"]["iou"] if set(each["of"]) == {"image", "text"}]
-    above = [each["mean"] - each["chance"] for each in found]
-    beyond = [each["mean"] - mean(each["control"]) for each in found]
-    holds = sum(a > 0 and b > 0 for a, b in zip(above, beyond, strict=True))
-    return {
-        "claim": "Perceptual tokens and text activate similar weights.",
-        "rule": "Reproduces where the overlap is above chance and above that of the same |W| with norms dealt anew.",
-        "verdict": _verdict(holds, len(found)),
-        "figures": {
-            "overlap (IoU) of the half of the weights that each activates": resampled([e["mean"] for e in found], mean),
-            "chance": resampled([each["chance"] for each in found], mean),
-            "above chance": resampled(above, mean),
-            "above what |W| alone brings": resampled(beyond, mean),
-        },
-        "told": "Chance is of masks that know nothing of each other; the control keeps the magnitudes of the weights, "
-        "which both masks share whatever they are fed.",
-    }
-
-
-def _rises(every: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    def over_depth(score: str) -> list[float]:
-        curves = [curve(each, score, "image", "text") for each in last]
-        return [float(spearmanr(np.arange(len(each)), each).statistic) for each in curves]
-
-    def over_training(name: str) -> list[float]:
-        rows = [[predictor(bridge, name) for bridge in each["bridges"].values()] for each in every]
-        return [float(spearmanr(np.arange(len(row)), row).statistic) for row in rows]
-
-    figures = {
-        "with depth: IMA, all pairs": resampled(over_depth("ima"), mean),
-        "with depth: IMA, matched pairs": resampled(over_depth("ima_matched"), mean),
-        "with training: IMA, all pairs": resampled(over_training("IMA, all pairs"), mean),
-        "with training: IMA, matched pairs": resampled(over_training("IMA, matched pairs"), mean),
-        "with training: IMA, matched less other pairs": resampled(over_training("IMA, matched less other pairs"), mean),
-    }
-    holds = sum(figures[name][1] > 0 for name in figures)
-    return {
-        "claim": "Alignment rises with depth and with training.",
-        "rule": "Spearman's correlation within each variant, their mean; reproduces where all intervals are above 0.",
-        "verdict": _verdict(holds, len(figures)),
-        "figures": figures,
-        "told": "Depth counts from the LLM's input to its last block, training from the untrained connector on.",
-    }
-
-
-def _predicts(every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    figures, final = {}, {}
-    for name in PREDICTORS:
-        for result in OUTCOMES:
-            rows = [[(predictor(b, name), outcome(b, result)) for b in each["bridges"].values()] for each in every]
-            figures[f"{name} ~ {result}"] = resampled(rows, correlation)
-            final[f"{name} ~ {result}"] = resampled([row[-1:] for row in rows], correlation)
-    task = figures["IMA, all pairs ~ captions, fact-F1"], figures["IMA, all pairs ~ hallucinated facts (CHAIR-i)"]
-    holds = (task[0][1] > 0) + (task[1][2] < 0)
-    return {
-        "claim": "The score tells task accuracy, and, with the opposite sign, hallucination.",
-        "rule": "Spearman's correlation over all bridges. Reproduces where that of IMA (all pairs, as published) with "
-        "fact-F1 is above 0 and that with CHAIR-i below 0, intervals included.",
-        "verdict": _verdict(holds, 2),
-        "figures": figures,
-        "among finished bridges": final,
-        "told": "Over all bridges training time moves both sides; among finished ones encoder and connector alone do. "
-        "Bridges that state no fact are left out of what is held against CHAIR-i.",
-    }
-
-
-def _slow(every: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    change = {side: [float(curve(each, "consecutive_1", side).mean()) for each in last] for side in ("image", "text")}
-    norms = {side: [float(curve(each, "norm", side).mean()) for each in last] for side in ("image", "text")}
-
-    def cost(side: str) -> list[float]:
-        return [
-            mean([one["in depth"]["whole"][0] - each[0] for each in one["in depth"]["skipped"][side].values()])
-            for one in every
-        ]
-
-    slower = resampled([a - b for a, b in zip(*change.values(), strict=True)], mean)
-    cheaper = resampled([a - b for a, b in zip(cost("text"), cost("perceptual"), strict=True)], mean)
-    return {
-        "claim": "Perceptual tokens change slowly from block to block, so that computation on them can be skipped.",
-        "rule": "Reproduces where they change less than text does, and where captions lose less by passing perceptual "
-        "tokens by one block than by passing text by; intervals above 0.",
-        "verdict": _verdict((slower[1] > 0) + (cheaper[1] > 0), 2),
-        "figures": {
-            "cosine with the block before, perceptual tokens": resampled(change["image"], mean),
-            "the same, text": resampled(change["text"], mean),
-            "perceptual above text": slower,
-            "norm of perceptual tokens over that of text": resampled(
-                [a / b for a, b in zip(norms["image"], norms["text"], strict=True)], mean
-            ),
-            "fact-F1 lost where perceptual tokens pass one block by": resampled(cost("perceptual"), mean),
-            "fact-F1 lost where all other tokens do": resampled(cost("text"), mean),
-            "what passing text by costs more": cheaper,
-        },
-        "told": "Tokens that pass a block by leave with what they came with; the mean is over the blocks.",
-    }
-
-
-def _verdict(holds: int, of: int) -> str:
-    return "reproduces" if holds == of else "does not reproduce" if holds == 0 else "reproduces in part"
-
 
 def told(found: Iterable[Mapping[str, Any]]) -> list[str]:
     """For the terminal."""
     lines = []
     for place, claim in enumerate(found, start=1):
         lines += [f"({place}) {claim['claim']} {claim['verdict'].capitalize()}."]
-        lines += [f"    {name:<75} {spanned(*span)}" for name, span in claim["figures"].items()]
+        width = max(map(len, claim["figures"]))
+        lines += [f"    {name:<{width}}  {spanned(*span)}" for name, span in claim["figures"].items()]
     return lines
 
 
@@ -287,8 +101,9 @@ def _section(place: int, claim: Mapping[str, Any], chart: str) -> str:
 
 def _correlations(figures: Mapping[str, Sequence[float]]) -> str:
     """What tells, downwards; what it tells, across."""
-    rows = [[escaped(name), *(spanned(*figures[f"{name} ~ {result}"]) for result in OUTCOMES)] for name in PREDICTORS]
-    return table(("Spearman's correlation with", *OUTCOMES), rows)
+    known = [result for result in OUTCOMES if f"{next(iter(PREDICTORS))} ~ {result}" in figures]
+    rows = [[escaped(name), *(spanned(*figures[f"{name} ~ {result}"]) for result in known)] for name in PREDICTORS]
+    return table(("Spearman's correlation with", *known), rows)
 
 
 def _band(rows: Iterable[Floats]) -> list[Estimate]:
@@ -322,19 +137,17 @@ def _over_depth(rows: Mapping[str, Iterable[Floats]], up: str, first: int = 0) -
 def _cone_chart(variants: Variants) -> str:
     last = _finished(variants)
     rows = {
-        "perceptual tokens of different images": [curve(each, "cone", "image") for each in last],
-        "texts of different images": [curve(each, "cone", "text") for each in last],
-        "across, different images": [curve(each, "ima", "image", "text", part="control") for each in last],
+        "perceptual tokens of different samples": [curve(each, "cone", PERCEPTUAL) for each in last],
+        "texts of different samples": [curve(each, "cone", TEXT) for each in last],
+        "across, different samples": [curve(each, "ima", PERCEPTUAL, TEXT, part="control") for each in last],
     }
     return _over_depth(rows, "cosine")
 
 
 def _weight_chart(variants: Variants) -> str:
-    found = [
-        each for one in variants.values() for each in one["in depth"]["iou"] if set(each["of"]) == {"image", "text"}
-    ]
+    found = [overlap(each) for each in variants.values()]
     rows = {
-        "image and text": [np.array(each["values"]) for each in found],
+        "perceptual tokens and text": [np.array(each["values"]) for each in found],
         "the same weights, norms dealt anew": [np.array(each["control"]) for each in found],
         "chance": [np.full(len(each["values"]), each["chance"]) for each in found],
     }
@@ -344,35 +157,39 @@ def _weight_chart(variants: Variants) -> str:
 def _depth_chart(variants: Variants) -> str:
     steps = [*next(iter(variants.values()))["bridges"]]
     rows = {
-        f"{step} steps": [curve(each["bridges"][step], "ima_matched", "image", "text") for each in variants.values()]
+        f"{step} steps": [curve(each["bridges"][step], "ima_matched", PERCEPTUAL, TEXT) for each in variants.values()]
         for step in steps
     }
     return _over_depth(rows, "IMA, matched pairs")
 
 
 def _trajectories(variants: Variants) -> str:
-    lines = {}
+    lines, (task, metric) = {}, OUTCOMES[_captions(variants)]
     for name, each in variants.items():
         bridges = [*each["bridges"].values()]
-        spans = [Estimate(*bridge["scores"]["caption"]["fact_f1"]) for bridge in bridges]
+        spans = [Estimate(*bridge["scores"][task][metric]) for bridge in bridges]
         lines[name] = [predictor(bridge, "IMA, all pairs") for bridge in bridges], spans
-    return _chart(
-        lines, "IMA, all pairs (a line is a variant, from untrained on)", "fact-F1 of captions", False, "bridge"
-    )
+    across = "IMA, all pairs (a line is a variant, from untrained on)"
+    return _chart(lines, across, _captions(variants), False, "bridge")
+
+
+def _captions(variants: Variants) -> str:
+    """How captions are judged."""
+    known = outcomes([*variants.values()])
+    return next(each for each in CAPTIONS if each in known)
 
 
 def _change_chart(variants: Variants) -> str:
     last = _finished(variants)
-    sides = {"perceptual tokens": "image", "text": "text"}
+    sides = {"perceptual tokens": PERCEPTUAL, "text": TEXT}
     change = {name: [curve(each, "consecutive_1", side) for each in last] for name, side in sides.items()}
     passed = {
-        name: [
-            np.array([one["in depth"]["whole"][0] - each[0] for each in one["in depth"]["skipped"][side].values()])
-            for one in variants.values()
-        ]
-        for name, side in {"perceptual tokens pass it by": "perceptual", "all others pass it by": "text"}.items()
+        name: [lost(each, side) for each in variants.values()]
+        for name, side in {"perceptual tokens pass it by": PERCEPTUAL, "all others pass it by": TEXT}.items()
     }
-    return _over_depth(change, "cosine with the block before", first=1) + _over_depth(passed, "fact-F1 lost", first=1)
+    return _over_depth(change, "cosine with the block before", first=1) + _over_depth(
+        passed, f"lost: {_captions(variants)}", first=1
+    )
 
 
 def main() -> None:

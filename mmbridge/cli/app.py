@@ -57,6 +57,8 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments or ["--help"], prog_name="mmbridge", standalone_mode=False)
         sys.stdout.flush()
+        if code == 130:  # what typer makes of Ctrl-C, without a word
+            return ending(KeyboardInterrupt())
     except BrokenPipeError:  # the reader of our output left, as in `mmbridge recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -53,9 +53,11 @@ def save(bridge: Bridge, folder: Path) -> None:
         write(bridge, temporary)
 
 
-def write(bridge: Bridge, folder: Path) -> None:
-    """Puts a bridge's files into an existing folder, one after the other."""
-    tensors = {name: each.detach().cpu().contiguous() for name, each in bridge.own_tensors().items()}
+def write(bridge: Bridge, folder: Path, own: Mapping[str, Tensor] | None = None) -> None:
+    """Puts a bridge's files into an existing folder, one after the other; with ``own`` in place of its own tensors,
+    where an engine has these."""
+    own = bridge.own_tensors() if own is None else own
+    tensors = {name: each.detach().cpu().contiguous() for name, each in own.items()}
     save_torch_state_dict(tensors, folder, filename_pattern="bridge{suffix}.safetensors")
     config = {
         "format": FORMAT,

@@ -2,7 +2,7 @@
 
     recipe.yaml            the recipe, fully resolved
     environment.json       versions, commit, hardware, command, seed
-    stages/NAME/           a finished stage: its bridge, metrics.jsonl, environment.json
+    stages/NAME/           a finished stage: its bridge, metrics.jsonl, environment.json, bridges along it if asked for
     stages/NAME.partial/   the stage in work, with its checkpoints
     bridge/                the bridge of the stage that finished last
     tensorboard/NAME/      curves
@@ -33,6 +33,7 @@ from mmbridge.recipe import Recipe
 from mmbridge.resumable import ENVIRONMENT, RECIPE, require_same_steps
 from mmbridge.stage import StageConfig
 from mmbridge.stage_log import StageLog
+from mmbridge.step_bridges import StepBridges
 from mmbridge.trainable import settle
 
 
@@ -129,6 +130,10 @@ class Run:
     def checkpoints(self, stage: StageConfig, **parts: Kept) -> Checkpoints:
         """What keeps a stage in work. Its parts are put where the checkpoint is that ``log`` goes on from."""
         return Checkpoints(self._checkpoints(stage), stage.checkpoint, parts, self._found, self.ranks)
+
+    def step_bridges(self, bridge: Bridge, stage: StageConfig) -> StepBridges:
+        """What keeps bridges along a stage. To be made before the engine is."""
+        return StepBridges(bridge, stage, self._partial(stage) / "bridges", self.ranks)
 
     def _newest(self, stage: StageConfig) -> Found | None:
         """The same in every process: what the main one finds."""

@@ -99,6 +99,9 @@ class CheckpointConfig(Config):
     """Steps from one checkpoint to the next; null for none but the one that Ctrl-C, SIGTERM and SIGUSR1 cause."""
     keep: Annotated[int, Field(ge=1)] = 2
     """How many are kept, the newest ones."""
+    bridges: Annotated[int, Field(ge=1)] | None = None
+    """Steps from one bridge that stays when the stage is finished to the next, in ``stages/NAME/bridges``; null for
+    none."""
 
 
 class StageConfig(Config):

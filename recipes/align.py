@@ -29,6 +29,7 @@ def train(run: Run, stage: StageConfig) -> Bridge:
     # What trains: connectors alone, from where the stage starts.
     unfreeze(bridge, stage, key, parts=["connectors."])
     run.start(bridge, stage)
+    step_bridges = run.step_bridges(bridge, stage)
     print_table(bridge, stage.name, run.console)
 
     # Data.
@@ -53,6 +54,7 @@ def train(run: Run, stage: StageConfig) -> Bridge:
                 log.validate(validation, step.number)
                 if validation.stalled:
                     break
+            step_bridges(step.number, engine)
             checkpoints(step.number)
     skipped = batches.all_skipped()
     metrics = log.summary | validation.finish() | {"skipped": len(skipped), "skipped_samples": skipped}

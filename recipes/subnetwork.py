@@ -1,12 +1,13 @@
-"""One sub-network of the LLM for media and text: ``python -m mmbridge.recipes.subnetwork BRIDGE DATA --out DIR``.
+"""One sub-network of the LLM for media and text: ``python -m mmbridge.recipes.subnetwork BRIDGE DATA ...``.
 
 Implicit Multimodal Alignment: On the Generalization of Frozen LLMs to Multimodal Inputs
 Mustafa Shukor, Matthieu Cord, arXiv 2405.16700 (their α-SubNet)
 
-Captions DATA, then finds the weights that each way of reading it activates (the perceptual tokens of each medium, text,
-both) and what stays in all of these masks: the sub-network. Then captions DATA with each of them on the LLM, and with
-controls that keep as many weights in every row as the sub-network does: the largest, and random ones. Masks go to DIR,
-one file each, and the scores to DIR/scores.json. Samples that cannot be used are told, and the exit code is then 1.
+Captions DATA, then finds the weights that each way of reading other data activates (the perceptual tokens of each
+medium, text, both) and what stays in all of these masks: the sub-network. Then captions DATA with each of them on the
+LLM, and with controls that keep as many weights in every row as the sub-network does: the largest, and random ones.
+Masks go to DIR, one file each, and the scores to DIR/scores.json. Samples that cannot be used are told, and the exit
+code is then 1.
 
 A connector learns to live with a mask by training on with it; the command is told at the end.
 """
@@ -64,7 +65,7 @@ def repair(bridge: Bridge, given: argparse.Namespace) -> str:
 def measure(bridge: Bridge, given: argparse.Namespace) -> int:
     """Finds, writes, tries and prints what ``main`` has been asked for; how many samples could not be used."""
     source = open_source(given.data, task="caption")
-    calibration = source if given.calibration is None else open_source(given.calibration, task="caption")
+    calibration = open_source(given.calibration, task="caption")
     whole, failed = captions(bridge, source, None, given), dict[int, Failure]()
     found = activated(bridge, calibration, given.samples, given.sparsity, given.batch_size, failed=failed)
     lost = {failure.id: failure.error for failure in (*whole.failed, *failed.values())}
@@ -107,7 +108,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where masks and scores go")
     parser.add_argument("--sparsity", type=float, default=0.5, help="of each mask; the sub-network's is higher")
     parser.add_argument("--samples", type=int, default=128, help="how many are read to find the masks")
-    parser.add_argument("--calibration", metavar="DATA", help="read these to find the masks, rather than DATA")
+    parser.add_argument(
+        "--calibration", metavar="DATA", required=True, help="read these, which are no part of DATA, to find the masks"
+    )
     parser.add_argument("--limit", type=int, help="caption at most so many samples")
     parser.add_argument("--batch-size", type=int, default=32, help="samples run at once")
     parser.add_argument("--seed", type=int, default=0, help="of the random mask")

@@ -46,6 +46,7 @@ SCORES = {
     "mir": "mir(_term)?",
     "entropy": "entropy",
     "kl": "kl",
+    "words": "words",
     "iou": "iou(_across_depth)?",
 }
 """Scores of alignment that are one computation read in several ways, and what matches their names; the first counts."""

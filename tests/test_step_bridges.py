@@ -51,7 +51,7 @@ def test_each_is_what_as_many_steps_make(parts: Path, tmp_path: Path, capsys: py
 
     capsys.readouterr()
     paths = [str(each) for each in (halfway, last)]
-    data = str(tiny_data(tmp_path / "data", 12))
+    data = str(tiny_data(tmp_path / "data", 12, distinct=True))
     assert run(["align", *paths, data, "--html", str(tmp_path / "over_training.html"), "--device", "cpu"]) == 0
     assert "step-00000002" in capsys.readouterr().out
     assert "step-00000004" in (tmp_path / "over_training.html").read_text()

@@ -12,14 +12,18 @@ from tests.tiny import tiny_clip, tiny_llm
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "purple", "orange")
 
 
-def tiny_data(folder: Path, count: int = 16) -> Path:
-    """A ``metadata.jsonl`` folder of ``count`` pictures of one colour each, with captions of unequal length."""
+def tiny_data(folder: Path, count: int = 16, *, distinct: bool = False) -> Path:
+    """A ``metadata.jsonl`` folder of ``count`` pictures of one colour each, with captions of unequal length. From the
+    ninth on they come again, byte for byte, unless they are to be ``distinct``."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for index in range(count):
         colour = COLOURS[index % len(COLOURS)]
         name = f"{index:03d}.png"
-        Image.new("RGB", (40, 32), colour).save(folder / name)
+        picture = Image.new("RGB", (40, 32), colour)
+        if distinct:
+            picture.putpixel((index, 0), (index, 2 * index, 0))
+        picture.save(folder / name)
         text = f"a {colour} square" + " and more of it" * (index % 3)
         rows.append({"file_name": name, "text": text, "questions": [{"question": "which?", "answers": [colour]}]})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

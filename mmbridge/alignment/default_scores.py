@@ -19,12 +19,13 @@ the released code compares tokens of all samples.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import nan
 
 import torch
 
 from mmbridge.alignment.lots import Lots, Resampled, lots, products
 from mmbridge.alignment.parts import resampled_curve
-from mmbridge.alignment.report import Curve
+from mmbridge.alignment.report import Curve, Matrix
 from mmbridge.alignment.running import PairSums, RunningSums, Side
 from mmbridge.data.sample import MediumKind
 
@@ -46,6 +47,19 @@ def default_curves(read: RunningSums, at_input: RunningSums) -> Iterator[Curve]:
     yield from (replace(each, site=read.site) for each in _curves(read.sums, at_input.sums))
 
 
+def depth_matrices(read: RunningSums) -> Iterator[Matrix]:
+    """IMA of all pairs between perceptual tokens at every depth (rows) and text at every depth; NaN where widths
+    differ."""
+    for kind, depths in read.sums.items():
+        means = [[each.directions[side].sum(dim=0) / each.counts.sum() for each in depths.values()] for side in Side]
+        values = tuple(
+            tuple(float(one @ other) if one.shape == other.shape else nan for other in means[Side.TEXT])
+            for one in means[Side.PERCEPTUAL]
+        )
+        names = tuple(map(str, depths))
+        yield Matrix("ima", (kind, text_of(kind, len(read.sums))), names, names, values, 0.0)
+
+
 def _curves(sums: Mapping[MediumKind, Depths], at_input: Mapping[MediumKind, Depths]) -> Iterator[Curve]:
     for kind, depths in sums.items():
         text = text_of(kind, len(sums))
@@ -53,7 +67,7 @@ def _curves(sums: Mapping[MediumKind, Depths], at_input: Mapping[MediumKind, Dep
         yield from _ima(depths, at_input[kind][0], drawn, (kind, text))
         for side, name in ((Side.PERCEPTUAL, kind), (Side.TEXT, text)):
             yield from _of_one(depths, drawn, side, name)
-        yield resampled_curve("gap", (kind, text), depths, _gap(depths, drawn), chance=0.0)
+        yield resampled_curve("gap", (kind, text), depths, _gap(depths, drawn), chance=_gap_chance(depths, drawn))
     yield from _across(sums)
 
 
@@ -70,10 +84,12 @@ def _ima(depths: Depths, first: PairSums, drawn: Lots, of: tuple[str, str]) -> I
                 for depth, each in depths.items()
                 if not at or each.directions.shape == first.directions.shape
             }
+            if not comparable:
+                continue
             perceptual = [getattr(first if at else each, sums)[Side.PERCEPTUAL] for each in comparable.values()]
             pairs = products(perceptual, [getattr(each, sums)[Side.TEXT] for each in comparable.values()])
             of_matched = torch.stack([getattr(each, own) for each in comparable.values()])
-            other = drawn.other_pairs(pairs, of_matched)
+            other = drawn.other_pairs(pairs)
             score = f"ima{name}{at}"
             yield resampled_curve(score, of, comparable, drawn.all_pairs(pairs), other, 0.0)
             yield resampled_curve(f"{score}_matched", of, comparable, drawn.means(of_matched), other, 0.0)
@@ -82,11 +98,9 @@ def _ima(depths: Depths, first: PairSums, drawn: Lots, of: tuple[str, str]) -> I
 def _of_one(depths: Depths, drawn: Lots, side: Side, name: str) -> Iterator[Curve]:
     """Cone, norms and change of one group."""
     directions = [each.directions[side] for each in depths.values()]
-    own = torch.stack([each.counts for each in depths.values()])
-    yield resampled_curve("cone", (name,), depths, drawn.other_pairs(products(directions, directions), own), chance=0.0)
-    units, squares = [each.units[side] for each in depths.values()], [each.squares[side] for each in depths.values()]
-    found = drawn.other_pairs(products(units, units), torch.stack(squares))
-    yield resampled_curve("cone_tokens", (name,), depths, found, chance=0.0)
+    yield resampled_curve("cone", (name,), depths, drawn.other_pairs(products(directions, directions)), chance=0.0)
+    units = [each.units[side] for each in depths.values()]
+    yield resampled_curve("cone_tokens", (name,), depths, drawn.other_pairs(products(units, units)), chance=0.0)
     norms = torch.stack([each.norms[side] for each in depths.values()])
     yield resampled_curve("norm", (name,), depths, drawn.means(norms))
     for stride in dict.fromkeys(stride for each in depths.values() for stride in each.steps):
@@ -102,20 +116,27 @@ def _gap(depths: Depths, drawn: Lots) -> Resampled:
     return (inner[0][0] + inner[1][1] - 2 * inner[0][1]).clamp(min=0).sqrt()
 
 
+def _gap_chance(depths: Depths, drawn: Lots) -> list[float]:
+    """Of two lots of N samples from one cloud, as narrow as the two are on average: √((1 − cone) 2/N)."""
+    cones = [
+        drawn.other_pairs(products(directions, directions))[:, 0]
+        for directions in ([each.directions[side] for each in depths.values()] for side in Side)
+    ]
+    found: list[float] = ((1 - (cones[0] + cones[1]) / 2).clamp(min=0) * 2 / drawn.counts.sum()).sqrt().tolist()
+    return found
+
+
 def _across(sums: Mapping[MediumKind, Depths]) -> Iterator[Curve]:
-    """Perceptual tokens of two media, and the texts beside them. Samples of each are drawn for themselves."""
+    """Perceptual tokens of two media, and the texts beside them, of samples that show different media."""
     kinds = list(sums)
     for number, one in enumerate(kinds):
         for other in kinds[number + 1 :]:
             pairs = [(sums[one][depth], sums[other][depth]) for depth in sums[one]]
-            drawn = [
-                lots(found[next(iter(found))].counts, seed=seed) for seed, found in enumerate((sums[one], sums[other]))
-            ]
+            counts, beside = (each.counts for each in pairs[0])
+            drawn = replace(lots(counts + beside), counts=counts)
             for side, of in (
                 (Side.PERCEPTUAL, (one, other)),
                 (Side.TEXT, (text_of(one, len(kinds)), text_of(other, len(kinds)))),
             ):
                 between = products([a.directions[side] for a, _ in pairs], [b.directions[side] for _, b in pairs])
-                whole = torch.einsum("rg,lgh,rh->lr", drawn[0].times, between, drawn[1].times)
-                count = (drawn[0].times @ drawn[0].counts) * (drawn[1].times @ drawn[1].counts)
-                yield resampled_curve("across", of, sums[one], whole / count, chance=0.0)
+                yield resampled_curve("across", of, sums[one], drawn.other_pairs(between, beside), chance=0.0)

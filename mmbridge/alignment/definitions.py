@@ -1,7 +1,8 @@
 """What every score is, in words and symbols, as reports print it.
 
 Notation: x is a state after block l (l = 0: the LLM's input), x̂ = x / |x|; P_i are the perceptual tokens and T_i the
-text of sample i, P̄_i and T̄_i the means of their states; N samples, D width, V words.
+text of sample i, P̄_i and T̄_i the means of their states; N samples, D width, V words. The mean over depths is over all
+depths at which a score is: l = 0 (unless it has none) to the last block.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,9 @@ from mmbridge.alignment.report import Better, Definition
 IMA = "Shukor and Cord 2024, arXiv 2405.16700"
 COSINE = "cosine, −1 to 1"
 ISOTROPIC = "0: what random directions reach"
-OTHERS = "the same of media and texts of different samples, i ≠ j"
+DIFFERENT = "pairs i, j that show different media"
+OTHERS = f"the same of {DIFFERENT}"
+SHUFFLED = "every text beside another medium"
 
 
 def definitions(strides: tuple[int, ...]) -> dict[str, Definition]:
@@ -59,19 +62,20 @@ def _consecutive(stride: int) -> Definition:
 
 _OTHERS: Mapping[str, Definition] = {
     "cone": Definition(
-        "narrow cone, pooled states", "1/(N(N−1)) Σ_{i≠j} cos(X̄_i, X̄_j)", COSINE, "neither", ISOTROPIC, "",
+        "narrow cone, pooled states", f"mean of cos(X̄_i, X̄_j) over {DIFFERENT}", COSINE, "neither", ISOTROPIC, "",
         f"{IMA} (there between two halves of the samples)",
     ),
     "cone_tokens": Definition(
-        "narrow cone, mean over tokens", "1/(N(N−1)) Σ_{i≠j} mean over x ∈ X_i, y ∈ X_j of cos(x, y)", COSINE,
+        "narrow cone, mean over tokens", f"mean over x ∈ X_i, y ∈ X_j of cos(x, y), over {DIFFERENT}", COSINE,
         "neither", ISOTROPIC, "", f"{IMA} (there between two halves of the samples)",
     ),
     "across": Definition(
-        "two media, or the texts beside them", "1/(N N') Σ_ij cos(X̄_i, Ȳ_j)", COSINE, "neither", ISOTROPIC, "", IMA
+        "two media, or the texts beside them", f"mean of cos(X̄_i, Ȳ_j) over {DIFFERENT}", COSINE, "neither", ISOTROPIC,
+        "", IMA,
     ),
     "gap": Definition(
         "modality gap", "| mean_i P̄_i/|P̄_i| − mean_j T̄_j/|T̄_j| |", "distance, 0 to 2", "lower",
-        "0: one cloud for both", "", "Liang et al. 2022, arXiv 2203.02053",
+        "√((1 − cone) 2/N): two samples of N from one cloud", "", "Liang et al. 2022, arXiv 2203.02053",
     ),
     "norm": Definition(
         "norm", "1/N Σ_i median over tokens of |x|", "L2 norm", "neither", "", "", f"{IMA}, figure 3"
@@ -81,8 +85,10 @@ _OTHERS: Mapping[str, Definition] = {
         "higher", ISOTROPIC, OTHERS, "IMA without the direction that all samples of a side share",
     ),
     "mutual_knn": Definition(
-        "mutual nearest neighbours", "1/N Σ_i |near(P̄_i) ∩ near(T̄_i)| / k, k = 10 or N/2", "share, 0 to 1", "higher",
-        "k / (N − 1)", "texts shuffled", "Huh et al. 2024, arXiv 2405.07987",
+        "mutual nearest neighbours",
+        "1/N Σ_i |near(P̄_i) ∩ near(T̄_i)| / k, k = 10 or N/2; near by cosine, values clamped at the mean of the "
+        "samples' 0.95 quantiles of |value|",
+        "share, 0 to 1", "higher", "k / (N − 1)", SHUFFLED, "Huh et al. 2024, arXiv 2405.07987",
     ),
     "mutual_knn_best": Definition(
         "mutual nearest neighbours, best pair of depths", "the largest of mutual_knn over all pairs of depths",
@@ -90,20 +96,27 @@ _OTHERS: Mapping[str, Definition] = {
         "Huh et al. 2024, arXiv 2405.07987",
     ),
     "cka": Definition(
-        "CKA, linear, unbiased", "HSIC(P̄, T̄) / √(HSIC(P̄, P̄) HSIC(T̄, T̄))", "about 0 to 1", "higher", "0",
-        "texts shuffled", "Kornblith et al. 2019, arXiv 1905.00414; Song et al. 2012",
+        "CKA, linear, unbiased", "HSIC(P̄, T̄) / √(HSIC(P̄, P̄) HSIC(T̄, T̄))", "about 0 to 1", "higher", "0", SHUFFLED,
+        "Kornblith et al. 2019, arXiv 1905.00414; Song et al. 2012",
     ),
     "cknna": Definition(
-        "CKA of mutual nearest neighbours", "CKA of the kernels where j is near i on both sides, k = 10 or N/4",
-        "about 0 to 1", "higher", "about 0", "texts shuffled", "Huh et al. 2024, arXiv 2405.07987",
+        "CKA of mutual nearest neighbours",
+        "h(P̄, T̄) / √(h(P̄, P̄) h(T̄, T̄)), h the unbiased HSIC of both kernels of cosines (clamped as in mutual_knn) where "
+        "j is among the k nearest of i in both, 0 elsewhere; k = 10 or N/4",
+        "about 0 to 1", "higher", "about 0", SHUFFLED, "Huh et al. 2024, arXiv 2405.07987",
     ),
     "mir_term": Definition(
-        "MIR's term", "Fréchet distance of all perceptual and all text tokens, in units of text's mean norm",
-        "squared distance, ≥ 0", "lower", "", "of two halves of the texts", "Huang et al. 2024, arXiv 2410.07167",
+        "MIR's term",
+        "Fréchet distance of all perceptual and all text tokens, in units of text's mean norm; states whose norm is "
+        "more than 3 standard deviations off the median are replaced by the median state",
+        "squared distance, ≥ 0", "lower", "",
+        "what sampling alone makes of one cloud: two halves of the texts, scaled to as many tokens as there are",
+        "Huang et al. 2024, arXiv 2410.07167",
     ),
     "mir": Definition(
-        "modality integration rate", "log₁₀ Σ_{l≥1} mir_term(l)", "decades", "lower", "", "of two halves of the texts",
-        "Huang et al. 2024, arXiv 2410.07167 (there of pictures and texts that do not belong together)",
+        "modality integration rate", "log₁₀ Σ_{l≥1} mir_term(l)", "decades", "lower", "", "that of mir_term, alike",
+        "Huang et al. 2024, arXiv 2410.07167 (there of pictures and texts that do not belong together, and of the last "
+        "state normed)",
     ),
     "entropy": Definition(
         "entropy of the words it would say", "1/N Σ_i mean over tokens of −Σ_v p log p, p = softmax(head(norm(x)))",
@@ -111,6 +124,10 @@ _OTHERS: Mapping[str, Definition] = {
     ),
     "kl": Definition(
         "from the words of perceptual tokens to those of text", "1/N Σ_i Σ_v p_i log(p_i/q_i), means over P_i and T_i",
-        "nats, ≥ 0", "lower", "", "of media and texts of different samples", IMA,
+        "nats, ≥ 0", "lower", "", "of each medium and the text of the one before", IMA,
+    ),
+    "words": Definition(
+        "words it would say", "the v of largest 1/N Σ_i mean over tokens of p(v), p = softmax(head(norm(x)))",
+        "share of probability, 0 to 1", "neither", "1/V: every word alike", "", IMA,
     ),
 }  # fmt: skip

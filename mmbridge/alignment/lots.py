@@ -1,7 +1,7 @@
 """Means over samples and over pairs of samples from sums by lot, with intervals by drawing lots anew.
 
-A lot drawn twice counts twice, but its samples are never paired with their own copies: pairs between two copies of one
-sample would lift the mean over all pairs.
+Samples that show one medium are in one lot. A lot drawn twice counts twice, but its samples are never paired with their
+own copies: pairs between two copies of one sample would lift the mean over all pairs.
 
 Symbols: G lots, R resamples, L depths, 1 + R: the sums as they are, then those of the resamples.
 """
@@ -33,12 +33,18 @@ class Lots:
     def all_pairs(self, products: Tensor) -> Resampled:
         """Over all pairs of samples i, j, (i, i) among them, of what products (L, G, G) between lots sum."""
         own = torch.diagonal(products, dim1=-2, dim2=-1)
-        return (self._between(products) + own @ self.times.T) / self._pairs(0)
+        inside = self.times @ self.counts.square()
+        return (self._between(products) + own @ self.times.T) / (self._pairs(self.counts) + inside)
 
-    def other_pairs(self, products: Tensor, matched: Tensor) -> Resampled:
-        """The same over pairs i ≠ j alone; ``matched`` (L, G) is what (i, i) add. NaN where there is one sample."""
-        own = torch.diagonal(products, dim1=-2, dim2=-1) - matched
-        return (self._between(products) + own @ self.times.T) / self._pairs(1)
+    def other_pairs(self, products: Tensor, beside: Tensor | None = None) -> Resampled:
+        """The same over pairs of different lots alone, so that neither shows a medium of the other. NaN where there is
+        one lot.
+
+        Args:
+            beside: (G,) the samples of the second side, if they are others than those of the first.
+        """
+        pairs = self._pairs(self.counts if beside is None else beside)
+        return self._between(products) / torch.where(pairs > 0, pairs, torch.nan)
 
     def _between(self, products: Tensor) -> Resampled:
         """What pairs of different lots add."""
@@ -46,12 +52,10 @@ class Lots:
         whole = torch.einsum("rg,lgh,rh->lr", self.times, products, self.times)
         return whole - own @ self.times.square().T
 
-    def _pairs(self, fewer: int) -> Tensor:
-        """(1 + R,) how many pairs there are; of a sample with itself, if not ``fewer``."""
-        drawn = self.times * self.counts
-        between = drawn.sum(dim=1).square() - drawn.square().sum(dim=1)
-        pairs = between + self.times @ (self.counts * (self.counts - fewer))
-        return torch.where(pairs > 0, pairs, torch.nan)
+    def _pairs(self, beside: Tensor) -> Tensor:
+        """(1 + R,) how many pairs of different lots there are."""
+        first, second = self.times * self.counts, self.times * beside
+        return first.sum(dim=1) * second.sum(dim=1) - (first * second).sum(dim=1)
 
 
 FEWEST = 10

@@ -1,9 +1,11 @@
 """Measures a bridge: one forward pass over each sample, states read as they are made, scores from what was kept.
 
 Memory beside the model, in bytes, for L blocks of width D, G = 100 lots and the default scores of one medium: the sums,
-8 · 4 · G · D · (L + 1), as much again for each further site, and of the batch in work as many states as the largest
-stride. Optional scores keep S pairs of a medium's M perceptual tokens and a text of T: S · D · (L + 1) · (8 + size ·
-(M + T)), where their number format has size bytes; of pooled states alone S · D · (L + 1) · 8.
+8 · 4 · G · D · (L + 1), as much again for each further site; of the batch in work as many states as the largest stride;
+and 8 · 2001 · G · (L + 1) while intervals are drawn. Optional scores keep S pairs of a medium's M perceptual tokens and
+a text of T: S · D · (L + 1) · (8 + size · (M + T)), where their number format has size bytes; of pooled states alone
+S · D · (L + 1) · 8. While they are reckoned, token statistics and centred cosines take 8 · S² · (L + 1) for each table,
+the logit lens 8 · 8 · V for V words and 16 MiB of logits, MIR 8 · S · (M + T) · D.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,17 +15,19 @@ import torch
 from torch import Tensor
 
 from mmbridge.alignment.clock import Clock
-from mmbridge.alignment.default_scores import default_curves, text_of
+from mmbridge.alignment.default_scores import default_curves, depth_matrices, text_of
 from mmbridge.alignment.definitions import definitions
+from mmbridge.alignment.lens_scores import lens_parts
 from mmbridge.alignment.lots import FEWEST
+from mmbridge.alignment.media_numbers import MediaNumbers
 from mmbridge.alignment.parts import Of, Part
 from mmbridge.alignment.pooled_scores import centred_parts, kernel_parts, neighbour_parts, pca_parts, tsne_parts
 from mmbridge.alignment.positions import TextName, positions
-from mmbridge.alignment.report import AlignmentReport, Curve, Histogram, Matrix, Scalar, View
+from mmbridge.alignment.report import AlignmentReport, Curve, Histogram, Matrix, Scalar, View, Words
 from mmbridge.alignment.running import RunningSums
 from mmbridge.alignment.site_states import BatchGroups, SiteStates
 from mmbridge.alignment.stored import StoredDepth, StoredPairs
-from mmbridge.alignment.token_scores import lens_parts, mir_parts, token_parts
+from mmbridge.alignment.token_scores import mir_parts, token_parts
 from mmbridge.alignment.told import none_usable, told_batches
 from mmbridge.alignment.weights.activated import DEFINITIONS, activated
 from mmbridge.bridge import Bridge
@@ -44,6 +48,7 @@ OPTIONAL: tuple[OptionalName, ...] = (*get_args(TokensName), *get_args(PooledNam
 _TEXTS: dict[TextName, str] = {"said": "what the assistant says", "after": "all words behind the first medium"}
 
 STRIDES = (1, 8)
+"""Over how many blocks states are compared with what they were, where the LLM has so many."""
 
 
 def measure(
@@ -56,6 +61,7 @@ def measure(
     sites: Sequence[SiteName] = (),
     optional: Collection[OptionalName] = (),
     stored: int = 200,
+    strides: Sequence[int] = STRIDES,
     batch_size: int = 32,
 ) -> tuple[AlignmentReport, tuple[Failure, ...]]:
     """How perceptual tokens and text are aligned inside the LLM.
@@ -68,7 +74,8 @@ def measure(
         text: which positions are text.
         sites: where the default scores are measured beside the input and the blocks' outputs.
         optional: scores beside the default ones.
-        stored: pairs of each medium that they are measured of, the first ones.
+        stored: pairs of each medium that they are measured of, the first ones that show different ones.
+        strides: over how many blocks states are compared with what they were; those beyond the LLM's last are left out.
         batch_size: samples of one forward pass.
 
     Returns:
@@ -78,18 +85,19 @@ def measure(
         DataError: no sample can be used, or too few for the scores that are asked for.
         RecipeError: the LLM has no such site.
     """
-    strides = tuple(stride for stride in STRIDES if stride <= len(bridge.llm.layers))
+    strides = tuple(dict.fromkeys(stride for stride in strides if stride <= len(bridge.llm.layers)))
     sums = [RunningSums(strides, site) for site in dict.fromkeys(("block", *sites))]
     names: set[SiteName] = {"input", *(each.site for each in sums)}
     asked = {*optional} - {"weights"}
     kept = StoredPairs(stored, tokens=bool({*get_args(TokensName)} & asked)) if asked else None
     clock, failed, number, done = Clock(bridge.device), dict[int, Failure](), 0, 0
-    total = extent(source, limit)
+    total, media = extent(source, limit), MediaNumbers()
     with bridge.at_rest(), torch.no_grad(), Progress(f"align {name}", total) as progress:
         for batch, read in told_batches(bridge, source, range(total), batch_size, failed):
+            shown = [media(sample) for sample in batch.samples]
             with clock.of("forward"):
                 context = bridge.spliced(batch, "right")
-                groups = BatchGroups(positions(context, text), range(number, number + len(batch)))
+                groups = BatchGroups(positions(context, text), shown)
 
                 def reader(site: Site, states: Tensor, groups: BatchGroups = groups) -> None:
                     at = SiteStates(site, states, groups)
@@ -111,6 +119,7 @@ def measure(
     with clock.of("intervals"):
         for each in sums:
             parts += default_curves(each, sums[0])
+        parts += depth_matrices(sums[0])
     if kept is not None:
         parts += _optional(bridge, kept, optional, clock)
     if "weights" in optional:
@@ -137,15 +146,28 @@ def _optional(bridge: Bridge, kept: StoredPairs, names: Collection[OptionalName]
         "pca": pca_parts,
         "tsne": tsne_parts,
     }
+    few = {kind: len(depths[0].media) for kind, depths in kept.pairs.items() if len(depths[0].media) < FEWEST}
+    for kind, count in few.items():
+        if len(few) == len(kept.pairs):
+            _require(count, f"pairs of {kind} and text")
     for kind, depths in kept.pairs.items():
-        count = len(depths[0].pooled[0])
-        _require(count, f"pairs of {kind} and text")
+        if kind in few:
+            continue
         of = kind, text_of(kind, len(kept.pairs))
         for name in known:
             if name in names:
                 with clock.of(name):
                     found = [*known[name](depths, of)]
                 yield from found
+
+
+def _counted(kept: StoredPairs) -> str:
+    """How many pairs are kept of each medium, and which are too few."""
+    counts = {kind: len(depths[0].media) for kind, depths in kept.pairs.items()}
+    return ", ".join(
+        f"{count} of {kind}" + (f" (not scored: expected at least {FEWEST})" if count < FEWEST else "")
+        for kind, count in counts.items()
+    )
 
 
 def _require(count: int, what: str) -> None:
@@ -171,7 +193,7 @@ def _report(
     used = {part.score for part in parts if not isinstance(part, View)}
     known = {**definitions(strides), **DEFINITIONS}
     forward = clock.seconds.pop("forward")
-    of_stored = {} if kept is None else {"pairs stored": min(len(each[0].pooled[0]) for each in kept.pairs.values())}
+    of_stored = {} if kept is None else {"pairs stored": _counted(kept)}
     return AlignmentReport(
         bridge=name,
         about={
@@ -189,6 +211,7 @@ def _report(
         scalars=tuple(part for part in parts if isinstance(part, Scalar)),
         matrices=tuple(part for part in parts if isinstance(part, Matrix)),
         histograms=tuple(part for part in parts if isinstance(part, Histogram)),
+        words=tuple(part for part in parts if isinstance(part, Words)),
         views=tuple(part for part in parts if isinstance(part, View)),
         cost={each: 1 + seconds / forward for each, seconds in clock.seconds.items()},
     )

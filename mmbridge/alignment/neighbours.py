@@ -57,8 +57,13 @@ def nearest(features: Tensor, k: int = 10, clamp: float | None = RELEASED_CLAMP)
     Raises:
         DataError: there are no more than k samples, or some are not finite.
     """
+    return likeness(features, k, clamp).topk(k).indices
+
+
+def likeness(features: Tensor, k: int = 10, clamp: float | None = RELEASED_CLAMP) -> Tensor:
+    """(N, N) in float64, the cosines that ``nearest`` goes by, of a sample with itself −∞; arguments, errors alike."""
     units = _units(features, k, clamp)
-    return (units @ units.mT).fill_diagonal_(-torch.inf).topk(k).indices
+    return (units @ units.mT).fill_diagonal_(-torch.inf)
 
 
 def overlaps(first: Tensor, second: Tensor) -> Tensor:

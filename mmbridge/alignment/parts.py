@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mmbridge.alignment.lots import Resampled, estimates
-from mmbridge.alignment.report import Curve, Histogram, Matrix, Scalar, View
+from mmbridge.alignment.report import Curve, Histogram, Matrix, Scalar, View, Words
 from mmbridge.evaluation.bootstrap import Estimate
 
-Part = Curve | Scalar | Matrix | Histogram | View
+Part = Curve | Scalar | Matrix | Histogram | Words | View
 Of = tuple[str, str]
 """The names of a medium's perceptual tokens and of the text beside them."""
 
@@ -19,13 +19,13 @@ def resampled_curve(
     depths: Iterable[int],
     found: Resampled,
     control: Resampled | None = None,
-    chance: float | None = None,
+    chance: float | Sequence[float] | None = None,
 ) -> Curve:
     """Of the same resamples at every depth, so that the mean over depths has an interval of its own."""
     values, mean = estimates(found)
-    beside = () if control is None else estimates(control)[0]
-    level = () if chance is None else (chance,) * len(values)
-    return Curve(score, of, "block", tuple(depths), values, mean, beside, level)
+    beside, mean_beside = ((), None) if control is None else estimates(control)
+    level = () if chance is None else tuple(chance) if isinstance(chance, Sequence) else (chance,) * len(values)
+    return Curve(score, of, "block", tuple(depths), values, mean, beside, level, mean_beside)
 
 
 def estimated_curve(

@@ -9,18 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mmbridge.alignment.cka import cka
+from mmbridge.alignment.ima import cosines
 from mmbridge.alignment.lots import Lots, lots
-from mmbridge.alignment.neighbours import cknna, nearest, neighbour_chance, overlaps
+from mmbridge.alignment.neighbours import cknna, likeness, neighbour_chance, overlaps
 from mmbridge.alignment.parts import Of, Part, estimated_curve, resampled_curve
 from mmbridge.alignment.report import Curve, Histogram, Matrix, Scalar, View
-from mmbridge.alignment.resampled import without_some
+from mmbridge.alignment.resampled import Rows, several_without_some, without_some
 from mmbridge.alignment.running import Side
 from mmbridge.alignment.stored import StoredDepth
 from mmbridge.errors import UserError
-from mmbridge.evaluation import bootstrap
 from mmbridge.evaluation.bootstrap import Estimate
 
 Depths = Mapping[int, StoredDepth]
@@ -34,31 +33,44 @@ def centred_parts(depths: Depths, of: Of) -> Iterator[Part]:
     """IMA without what all samples of a side have in common, and how the cosines of pairs are spread."""
     tables, spread = list[Tensor](), list[Histogram]()
     for depth, states in depths.items():
-        perceptual, text = (functional.normalize(_centred(states.means(side)), dim=-1) for side in Side)
-        tables.append(perceptual @ text.T)
+        tables.append(cosines(*(states.means(side) for side in Side), centred=True))
         spread.append(_spread(depth, tables[-1]))
     pairs = torch.stack(tables)
     matched, drawn = torch.diagonal(pairs, dim1=-2, dim2=-1), _every(depths)
-    other = drawn.other_pairs(pairs, matched)
+    other = drawn.other_pairs(pairs)
     yield resampled_curve("ima_centred_matched", of, depths, drawn.means(matched), other, 0.0)
     yield from (spread[place] for place in _some(len(spread)))
 
 
 def neighbour_parts(depths: Depths, of: Of) -> Iterator[Part]:
     """Mutual nearest neighbours at the same depth and between all depths; the control has the texts shuffled."""
-    count, drawn = _count(depths), _every(depths)
+    count, order = _count(depths), _shuffled(_count(depths))
     k = min(NEIGHBOURS, count // 2)
-    perceptual, text = ([nearest(states.means(side), k) for states in depths.values()] for side in Side)
-    order = _shuffled(count)  # in the shuffled space row i is sample order[i], and neighbours go by their new numbers
-    shuffled = [order.argsort()[each[order]] for each in text]
-    table = torch.stack([torch.stack([overlaps(one, other) for other in text]) for one in perceptual])  # (L, L, N)
-    control = torch.stack([overlaps(one, other) for one, other in zip(perceptual, shuffled, strict=True)])
-    same, chance = drawn.means(table.diagonal().T), neighbour_chance(k, count)
-    yield resampled_curve("mutual_knn", of, depths, same, drawn.means(control), chance)
-    names, means = tuple(map(str, depths)), table.mean(dim=-1)
-    yield Matrix("mutual_knn", of, names, names, tuple(tuple(row) for row in means.tolist()), chance)
-    best = table.flatten(0, 1)[means.argmax()]
-    yield Scalar("mutual_knn_best", of, bootstrap.mean(best.numpy()), chance=chance)
+    perceptual, text = ([likeness(states.means(side), k) for states in depths.values()] for side in Side)
+
+    def table(rows: Rows, beside: Rows) -> Tensor:
+        """(L, L), of some samples with the texts of others."""
+        sides = [
+            [each[numbers][:, numbers].topk(k).indices for each in alike]
+            for alike, numbers in ((perceptual, rows), (text, beside))
+        ]
+        return torch.stack([torch.stack([overlaps(one, other).mean() for other in sides[1]]) for one in sides[0]])
+
+    def found(rows: Rows) -> list[float]:
+        """At every depth, in the mean over depths, the control of both, and the best of all pairs of depths."""
+        own, shuffled = table(rows, rows), table(rows, order[rows].tolist()).diagonal()
+        same = own.diagonal()
+        return torch.cat([same, same.mean()[None], shuffled, shuffled.mean()[None], own.max()[None]]).tolist()
+
+    *curves, best = several_without_some(found, count, highest=1.0)
+    values, control = curves[: len(depths) + 1], curves[len(depths) + 1 :]
+    chance, names = neighbour_chance(k, count), tuple(map(str, depths))
+    level = (chance,) * len(depths)
+    same, beside = tuple(values[:-1]), tuple(control[:-1])
+    yield Curve("mutual_knn", of, "block", tuple(depths), same, values[-1], beside, level, control[-1])
+    whole = table([*range(count)], [*range(count)])
+    yield Matrix("mutual_knn", of, names, names, tuple(tuple(row) for row in whole.tolist()), chance)
+    yield Scalar("mutual_knn_best", of, best, chance=chance)
 
 
 def kernel_parts(depths: Depths, of: Of) -> Iterator[Part]:
@@ -124,7 +136,8 @@ def _every(depths: Depths) -> Lots:
 
 
 def _shuffled(count: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    """(N,) whose text stands beside each medium: that of another, half of them away."""
+    return torch.arange(count).roll(count // 2)
 
 
 def _view(method: str, depth: int, of: Of, points: Tensor) -> View:

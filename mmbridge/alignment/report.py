@@ -36,7 +36,8 @@ class Curve:
 
     ``score`` is its name among the definitions, ``of`` the groups, ``site`` the place in a block (``block`` is its
     output), ``depths`` (L,) where, ``values`` (L,) there, ``mean`` their mean over depths; ``control`` (L,) the same
-    score where what it rests on has been destroyed, such as pairs that are shuffled; ``chance`` (L,).
+    score where what it rests on has been destroyed, such as pairs that are shuffled; ``chance`` (L,);
+    ``control_mean`` that of the control, where its interval is known.
     """
 
     score: str
@@ -47,6 +48,7 @@ class Curve:
     mean: Estimate
     control: tuple[Estimate, ...] = ()
     chance: tuple[float, ...] = ()
+    control_mean: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,16 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """What the LLM would say at one depth: by group, the likeliest words and the share of each in the mean of all
+    tokens' distributions."""
+
+    score: str
+    depth: int
+    said: Mapping[str, tuple[tuple[str, float], ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """States of one depth in two dimensions: ``points`` by group, (N, 2); ``method`` says how they got there."""
 
@@ -107,6 +119,7 @@ class AlignmentReport:
     scalars: tuple[Scalar, ...] = ()
     matrices: tuple[Matrix, ...] = ()
     histograms: tuple[Histogram, ...] = ()
+    words: tuple[Words, ...] = ()
     views: tuple[View, ...] = ()
     cost: Mapping[str, float] = field(default_factory=dict)
 

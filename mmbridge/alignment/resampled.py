@@ -4,7 +4,7 @@ Bradley Efron, Robert Tibshirani: An Introduction to the Bootstrap, 1993, chapte
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -24,8 +24,18 @@ def without_some(score: Callable[[Rows], float], count: int, parts: int = 20, hi
         parts: into which they are dealt; N if there are fewer.
         highest: what no score can exceed, and no interval does.
     """
+    (found,) = several_without_some(lambda rows: [score(rows)], count, parts, highest)
+    return found
+
+
+def several_without_some(
+    scores: Callable[[Rows], Sequence[float]], count: int, parts: int = 20, highest: float = math.inf
+) -> list[Estimate]:
+    """The same of several scores that are found together."""
     every, parts = np.arange(count), min(parts, count)
-    left = np.array([score(every[every % parts != part].tolist()) for part in range(parts)])
-    value = score(every.tolist())
-    error = 1.96 * float(np.sqrt((parts - 1) * left.var()))
-    return Estimate(value, value - error, min(value + error, highest))
+    left = np.array([scores(every[every % parts != part].tolist()) for part in range(parts)])
+    errors = 1.96 * np.sqrt((parts - 1) * left.var(axis=0))
+    return [
+        Estimate(value, value - error, min(value + error, highest))
+        for value, error in zip(map(float, scores(every.tolist())), errors.tolist(), strict=True)
+    ]

@@ -1,8 +1,9 @@
 """Sums over samples from which the default scores follow, kept for every depth in memory that does not grow with them.
 
 A mean over all N² pairs of samples of the cosine of two pooled states is one inner product: that of the two means of
-directions. So what is kept of samples are sums. They are kept in ``LOTS`` lots, to which samples are dealt in turn, so
-that intervals can be taken by drawing lots anew; up to ``LOTS`` samples each is a lot of its own.
+directions. So what is kept of samples are sums. They are kept in ``LOTS`` lots, so that intervals can be taken by
+drawing lots anew. Media are dealt to them in turn, each with all samples that show it; up to ``LOTS`` media each is a
+lot of its own.
 
 Symbols: G lots, D width of the states, B samples of a batch, P of them with a pair of a medium and text.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from mmbridge.alignment.site_states import SiteStates
 from mmbridge.data.sample import MediumKind
+from mmbridge.errors import DataError
 from mmbridge.llm.sites import SiteName
 
 LOTS = 100
@@ -103,9 +105,10 @@ class RunningSums:
     def _add(self, into: PairSums, kind: MediumKind, states: SiteStates, steps: dict[int, Tensor]) -> None:
         groups, first = states.groups, self._input
         rows = groups.pairs(kind)
+        _require_finite(states, rows)
         sides = torch.tensor([groups.kinds.index(kind), len(groups.kinds)], device=rows.device)
         at = rows[:, None], sides  # (P, 2)
-        lots = torch.tensor(groups.samples)[rows.cpu()] % LOTS
+        lots = torch.tensor(groups.media)[rows.cpu()] % LOTS
         perceptual, text = directions = _exact(states.directions[at])
         perceptual_units, text_units = units = _exact(states.unit[at])
         into.counts.index_add_(0, lots, torch.ones(len(lots), dtype=torch.float64))
@@ -127,6 +130,17 @@ class RunningSums:
         cosines = (now.values * then.values).sum(dim=-1) / (now.norms * then.norms).clamp(min=1e-12)
         means: Tensor = now.groups.means @ cosines[..., None]
         return means[..., 0]
+
+
+def _require_finite(states: SiteStates, rows: Tensor) -> None:
+    """Raises:
+    DataError: a state that is to be added is not finite.
+    """
+    bad = ~states.pooled[rows].isfinite().all(dim=-1).all(dim=-1)
+    if bad.any():
+        where = "the LLM's input" if states.site.name == "input" else f"{states.site.name} {states.site.depth}"
+        problem = f"expected finite states, found {int(bad.sum())} of {len(rows)} samples of a batch with others"
+        raise DataError(where, problem, "load the LLM in bfloat16 or float32")
 
 
 def _zeros(*shape: int) -> Tensor:

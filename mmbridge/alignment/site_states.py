@@ -19,11 +19,12 @@ class BatchGroups:
     """The groups of a batch, for all its sites.
 
     ``masks`` (B, K, T) are true where a group stands, ``counts`` (B, K) say how often, ``means`` (B, K, T) are weights
-    that sum to one where there is any. ``samples`` are the numbers of the samples, over all batches.
+    that sum to one where there is any. ``media`` (B,) number samples by what they show, over all batches: two that
+    show one medium have one number.
     """
 
-    def __init__(self, found: Positions, samples: Sequence[int]) -> None:
-        self.samples = samples
+    def __init__(self, found: Positions, media: Sequence[int]) -> None:
+        self.media = media
         self.kinds: tuple[MediumKind, ...] = tuple(found.perceptual)
         self.masks = torch.stack([*found.perceptual.values(), found.text], dim=1)
         self.counts = self.masks.sum(dim=-1)
@@ -47,8 +48,9 @@ class SiteStates:
 
     @cached_property
     def values(self) -> Tensor:
-        """(B, T, D) in float32."""
-        return self.states.float()
+        """(B, T, D) in float32; zero at positions of no group, whatever the model makes there."""
+        counts = self.groups.masks.any(dim=1)
+        return self.states.float().where(counts[..., None], 0.0)
 
     @cached_property
     def norms(self) -> Tensor:

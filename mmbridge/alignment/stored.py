@@ -1,4 +1,4 @@
-"""States of the first pairs of a medium and text, kept whole for scores that sums do not give.
+"""States of the first media, each with the first text beside it, kept whole for scores that sums do not give.
 
 Symbols: N pairs, D width of the states, M perceptual tokens and L tokens of text of a pair.
 """
@@ -18,10 +18,11 @@ from mmbridge.data.sample import MediumKind
 @dataclass(slots=True)
 class StoredDepth:
     """Of both sides at one depth: ``pooled`` N states (D,) in float32, and ``tokens`` of each pair, (M, D) and (L, D)
-    in the model's dtype, where they are kept."""
+    in the model's dtype, where they are kept. ``media`` are the numbers of what the pairs show."""
 
     pooled: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
     tokens: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
+    media: set[int] = field(default_factory=set)
 
     def means(self, side: Side) -> Tensor:
         """(N, D) in float64."""
@@ -39,8 +40,8 @@ class StoredDepth:
 
 
 class StoredPairs:
-    """Reads the LLM's input and block outputs, of the first ``limit`` pairs of each medium; ``pairs`` are by medium,
-    then by depth."""
+    """Reads the LLM's input and block outputs, of the first ``limit`` pairs of each kind of medium that show different
+    ones; ``pairs`` are by kind, then by depth."""
 
     def __init__(self, limit: int, *, tokens: bool) -> None:
         self.pairs: dict[MediumKind, dict[int, StoredDepth]] = {}
@@ -58,8 +59,10 @@ class StoredPairs:
         groups = states.groups
         for place, kind in enumerate(groups.kinds):
             depth = self.pairs.setdefault(kind, {}).setdefault(states.site.depth, StoredDepth())
-            wanted = self._limit - len(depth.pooled[0])
-            for row in groups.pairs(kind)[:wanted].tolist():
+            for row in groups.pairs(kind).tolist():
+                if len(depth.media) == self._limit or groups.media[row] in depth.media:
+                    continue
+                depth.media.add(groups.media[row])
                 for side, group in ((Side.PERCEPTUAL, place), (Side.TEXT, len(groups.kinds))):
                     depth.pooled[side].append(states.pooled[row, group].cpu().clone())
                     if self._tokens:

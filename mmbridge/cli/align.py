@@ -73,6 +73,10 @@ def align(
         list[At] | None,
         typer.Option(help="Default scores also there: what attention or the feed-forward reads (norm) or makes …"),
     ] = None,
+    stride: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Compare states with what they were so many blocks before (1 and 8)."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many samples.")] = 1000,
     stored: Annotated[int, typer.Option(min=1, help="Pairs that --score is measured of.")] = 200,
     format: DataFormat = None,
@@ -88,7 +92,7 @@ def align(
 ) -> None:
     """Measure how well perceptual tokens are aligned with text inside the LLM.
 
-    Every figure comes with a 95 % interval, what chance reaches, and a control where there is one.
+    Scores come with a 95 % interval, with what chance reaches and with a control, where there are such.
     """
     *bridges, data = paths
     if not bridges:
@@ -105,7 +109,7 @@ def align(
 
     source = open_source(data, format.value if format else None, task="caption")
 
-    from mmbridge.alignment.measure import measure
+    from mmbridge.alignment.measure import STRIDES, measure
     from mmbridge.bridge import Bridge
 
     reports: list[AlignmentReport] = []
@@ -121,6 +125,7 @@ def align(
             sites=[each.value for each in site or ()],
             optional=_optional(score or []),
             stored=stored,
+            strides=stride or STRIDES,
             batch_size=batch_size,
         )
         reports.append(report)

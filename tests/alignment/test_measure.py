@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bridge and its data, made once; tests leave them as they are."""
     made = tmp_path_factory.mktemp("tiny")
     Bridge(tiny_recipe(made)).save_pretrained(made / "bridge")
+    tiny_data(made / "data", distinct=True)
     return made
 
 
@@ -102,20 +103,20 @@ def test_batches_do_not_matter(bridge: Bridge, source: Source) -> None:
 
 def test_every_score_has_a_definition_and_a_cost(bridge: Bridge, source: Source) -> None:
     report, _ = measure(bridge, source, "tiny", optional=OPTIONAL, stored=12)
-    parts: list[Part] = [*report.curves, *report.scalars, *report.matrices, *report.histograms]
+    parts: list[Part] = [*report.curves, *report.scalars, *report.matrices, *report.histograms, *report.words]
     scores = {each.score for each in parts if not isinstance(each, View)}
     assert scores == {*report.definitions}
     assert {"default", "storing", *OPTIONAL} <= {*report.cost}
-    assert all(factor > 1 for factor in report.cost.values())
     assert report.about["samples"] == len(source)
-    assert report.about["pairs stored"] == 12
+    assert report.about["pairs stored"] == "12 of image"
     neighbours = report.curve("mutual_knn", "image", "text")
     assert neighbours.chance[0] == pytest.approx(6 / 11)
     assert {view.method.split(",")[0].split(":")[0] for view in report.views} == {"PCA", "t-SNE"}
 
 
 def test_alike_pictures_have_cosines_of_one(bridge: Bridge) -> None:
-    """Samples that are all one have no pairs that differ: matched, all and other pairs agree, the cone is at 1."""
+    """Samples that are nearly one have pairs that hardly differ: matched, all and other pairs agree, the cone is at 1.
+    Of one medium alone there are no other pairs, and no intervals."""
 
     class Same:
         name = "same"
@@ -126,21 +127,28 @@ def test_alike_pictures_have_cosines_of_one(bridge: Bridge) -> None:
         def __getitem__(self, index: int, /) -> Sample:
             from PIL import Image
 
-            picture = Medium("image", Image.new("RGB", (32, 32), "red"))
-            return Sample(str(index), conversation(("user", (picture, "what?")), ("assistant", ("a red square",))))
+            picture = Image.new("RGB", (32, 32), "red")
+            picture.putpixel((0, 0), (255 - (index if differ else 0), 0, 0))
+            media = Medium("image", picture)
+            return Sample(str(index), conversation(("user", (media, "what?")), ("assistant", ("a red square",))))
 
+    differ = False
+    curve = measure(bridge, Same(), "same")[0].curve("ima_matched", "image", "text")
+    assert all(np.isfinite(each.value) and np.isnan([each.low, each.high]).all() for each in curve.values)
+    assert all(np.isnan(each.value) for each in curve.control)
+    differ = True
     report, _ = measure(bridge, Same(), "same", optional=["tokens"], stored=12)
     for group in ("image", "text"):
-        assert all(each.value == pytest.approx(1, abs=1e-5) for each in report.curve("cone", group).values)
+        assert all(each.value == pytest.approx(1, abs=1e-3) for each in report.curve("cone", group).values)
     for name in ("ima", "ima_tokens", "ima_median", "ima_max"):
         every, matched = (report.curve(f"{name}{pairs}", "image", "text") for pairs in ("", "_matched"))
         for one, other, control in zip(every.values, matched.values, matched.control, strict=True):
-            assert one.value == pytest.approx(other.value, abs=1e-5)
-            assert control.value == pytest.approx(other.value, abs=1e-5)
+            assert one.value == pytest.approx(other.value, abs=1e-3)
+            assert control.value == pytest.approx(other.value, abs=1e-3)
 
 
 def test_what_cannot_be_used_is_left_out_and_told(bridge: Bridge, folder: Path, tmp_path: Path) -> None:
-    data = tiny_data(tmp_path / "data", 12)
+    data = tiny_data(tmp_path / "data", 12, distinct=True)
     (data / "003.png").write_bytes(b"no picture")
     rows = (data / "metadata.jsonl").read_text().splitlines()
     silent = json.loads(rows[5]) | {"text": ""}

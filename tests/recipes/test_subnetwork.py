@@ -29,6 +29,7 @@ def test_masks_scores_and_repair(
     tiny_recipe(parts).train(out=tmp_path / "run")
     out = tmp_path / "found"
     options = ["--sparsity", "0.3", "--samples", "4", "--limit", "4", "--out", out, "--device", "cpu"]
+    options += ["--calibration", parts / "data"]
     run(monkeypatch, tmp_path / "run", parts / "data", *options)
     said = capsys.readouterr().out
     masks = {file.stem: WeightMask.load(file) for file in out.glob("*.safetensors")}
@@ -62,7 +63,7 @@ def test_samples_that_cannot_be_used_are_left_out(
     Bridge(tiny_recipe(parts)).save_pretrained(tmp_path / "bridge")
     data = tiny_data(tmp_path / "data", 4)
     (data / "001.png").write_bytes(b"no picture")
-    options = ["--samples", "4", "--out", tmp_path / "found", "--device", "cpu"]
+    options = ["--samples", "4", "--out", tmp_path / "found", "--device", "cpu", "--calibration", data]
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, tmp_path / "bridge", data, *options)
     assert caught.value.code == 1
@@ -77,7 +78,7 @@ def test_samples_that_cannot_be_used_are_left_out(
     (data / "metadata.jsonl").write_text("\n".join(bare))
     monkeypatch.setattr(subnetwork, "activated", lambda *_, **__: pytest.fail("masks were looked for"))
     with pytest.raises(SystemExit) as caught:
-        run(monkeypatch, tmp_path / "bridge", data, "--out", tmp_path / "none", "--device", "cpu")
+        run(monkeypatch, tmp_path / "bridge", data, "--out", tmp_path / "none", *options[-4:])
     assert caught.value.code == 2
     assert "caption" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
@@ -99,7 +100,7 @@ def test_errors_are_one_line(
     line: str,
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        run(monkeypatch, tmp_path / "nowhere", tmp_path, "--out", tmp_path / "out", *change)
+        run(monkeypatch, tmp_path / "nowhere", tmp_path, "--calibration", tmp_path, "--out", tmp_path / "out", *change)
     assert caught.value.code == 2
     assert line in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -44,7 +44,7 @@ class Comparison:
         self.reports = tuple(reports)
         self.definitions = _merged(reports)
         for report in reports:
-            scored = (report.curves, report.scalars, report.matrices, report.histograms)
+            scored = (report.curves, report.scalars, report.matrices, report.histograms, report.words)
             for score in (figure.score for figures in scored for figure in figures):
                 if score not in self.definitions:
                     raise KeyError(f"score {score!r} of {report.bridge!r} has no definition")
@@ -104,8 +104,10 @@ class Comparison:
 
 
 def over_depths(curve: Curve) -> Scalar:
-    """A curve's mean, beside the means of its control, whose interval is not known, and of its chance."""
-    control = Estimate(_mean([each.value for each in curve.control]), nan, nan) if curve.control else None
+    """A curve's mean, beside the means of its control and of its chance."""
+    control = curve.control_mean
+    if control is None and curve.control:
+        control = Estimate(_mean([each.value for each in curve.control]), nan, nan)
     chance = _mean(curve.chance) if curve.chance else None
     return Scalar(curve.score, curve.of, curve.mean, control, chance)
 

@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 
 from mmbridge.alignment.rendering.comparison import Comparison, over_depths
-from mmbridge.alignment.report import AlignmentReport, Curve, Histogram, Matrix, Scalar, View
+from mmbridge.alignment.report import AlignmentReport, Curve, Histogram, Matrix, Scalar, View, Words
 from mmbridge.evaluation.bootstrap import Estimate
 from mmbridge.whole_file import write_whole
 
@@ -18,7 +18,8 @@ class Row:
     """One number and where it belongs; ``None`` is what it does not have.
 
     ``of`` are groups, joined by spaces; ``depth`` is a number, or ``mean``. ``row`` and ``column`` are those of a
-    matrix; a histogram's ``row`` is ``LOW to HIGH`` of a bin; a view's are the number of a point and ``x`` or ``y``.
+    matrix; a histogram's ``row`` is ``LOW to HIGH`` of a bin, that of words a word; a view's are the number of a point
+    and ``x`` or ``y``.
     """
 
     bridge: str
@@ -50,6 +51,8 @@ def rows(report: AlignmentReport) -> Iterator[Row]:
         yield from matrix_rows(report.bridge, matrix)
     for histogram in report.histograms:
         yield from histogram_rows(report.bridge, histogram)
+    for words in report.words:
+        yield from words_rows(report.bridge, words)
     for view in report.views:
         yield from view_rows(report.bridge, view)
 
@@ -83,6 +86,13 @@ def histogram_rows(bridge: str, histogram: Histogram) -> Iterator[Row]:
         for low, high, count in zip(histogram.edges[:-1], histogram.edges[1:], counts, strict=True):
             bin = f"{low:.6g} to {high:.6g}"
             yield Row(bridge, histogram.score, group, depth=histogram.depth, row=bin, value=count)
+
+
+def words_rows(bridge: str, words: Words) -> Iterator[Row]:
+    """One for every word of every group."""
+    for group, said in words.said.items():
+        for word, share in said:
+            yield Row(bridge, words.score, group, depth=words.depth, row=word, value=share)
 
 
 def view_rows(bridge: str, view: View) -> Iterator[Row]:

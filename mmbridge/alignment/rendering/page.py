@@ -26,6 +26,7 @@ _SECTIONS: tuple[tuple[str, str, str, Callable[[Comparison], Iterable[str]]], ..
     ("depth", "Over the depth of the LLM", "charts", page_charts.curves),
     ("pairs", "Pair by pair", "charts broad", page_charts.matrices),
     ("spread", "How states spread", "charts", page_charts.histograms),
+    ("words", "What the LLM would say", "", page_tables.words),
     ("views", "States in two dimensions", "charts", page_charts.views),
 )
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"

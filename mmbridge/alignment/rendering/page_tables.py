@@ -52,6 +52,22 @@ def better(definition: Definition) -> str:
     return tag("span", ARROWS[definition.better], role="img", title=words, aria_label=words)
 
 
+def words(comparison: Comparison) -> Iterable[str]:
+    """What each bridge's LLM would say, a row for each depth."""
+    for report in comparison.reports:
+        if report.words:
+            groups = list(dict.fromkeys(group for each in report.words for group in each.said))
+            rows = (
+                (escaped(str(each.depth)), *(_said(each.said.get(group, ())) for group in groups))
+                for each in report.words
+            )
+            yield tag("figure", tag("figcaption", name(report.bridge)) + table(("depth", *groups), rows, class_="text"))
+
+
+def _said(words: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{tag('q', escaped(word.strip() or repr(word)))} {share:.2f}" for word, share in words)
+
+
 def definitions(comparison: Comparison) -> str:
     """What each score is."""
     headers = ("score", "formula", "unit", "better", "chance", "control", "source")

@@ -66,10 +66,23 @@ def render(reports: Sequence[AlignmentReport]) -> str:
         lines.append(f"{legible(definition.title)} ({score}), {' and '.join(of)}{where} {ARROWS[definition.better]}")
         lines += _table([_cells(each, found) for each in found])
     for report in comparison.reports:
+        lines += _words(report)
         if report.cost:
             factors = ", ".join(f"{legible(name)} {factor:.2f}" for name, factor in report.cost.items())
             lines.append(f"time of {short(report.bridge, _NAME)} over that of plain forward passes: {factors}")
     return "\n".join(lines)
+
+
+def _words(report: AlignmentReport) -> list[str]:
+    """The likeliest words at the input, midway and at the end."""
+    if not report.words:
+        return []
+    lines = [f"likeliest words of {short(report.bridge, _NAME)}"]
+    for each in (report.words[place] for place in sorted({0, len(report.words) // 2, len(report.words) - 1})):
+        for group, said in each.said.items():
+            shown = ", ".join(f"{legible(word.strip() or repr(word))} {share:.2f}" for word, share in said[:5])
+            lines.append(f"  depth {each.depth}, {group}: {shown}")
+    return lines
 
 
 def _cells(finding: Finding, among: Sequence[Finding]) -> list[str]:

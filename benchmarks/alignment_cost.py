@@ -2,11 +2,13 @@
 
 1,000 scenes with their captions through the quickstart's bridge (encoder, connector and LLM; media are decoded before,
 logits are not made): plain forward passes, the same with the default scores (IMA, cones, gap, norms, change over a
-block) and their intervals, paired. Then every optional score once, as the verb tells its factor, and the memory beside
-the model. Writes ``results/alignment_cost.json``.
+block), their intervals and what tells media apart, paired. Then every optional score once, as the verb tells its
+factor. Memory is that of the sums and stored states, and how far the process's peak rises above that of plain passes.
+Writes ``results/alignment_cost.json``.
 """
 
 import argparse
+import resource
 from collections.abc import Callable, Sequence
 from typing import get_args
 
@@ -16,8 +18,9 @@ from record import Record
 from torch import Tensor
 
 from mmbridge import Bridge, Recipe
-from mmbridge.alignment.default_scores import default_curves
+from mmbridge.alignment.default_scores import default_curves, depth_matrices
 from mmbridge.alignment.measure import STRIDES, PooledName, TokensName, measure
+from mmbridge.alignment.media_numbers import MediaNumbers
 from mmbridge.alignment.positions import positions
 from mmbridge.alignment.running import RunningSums
 from mmbridge.alignment.site_states import BatchGroups, SiteStates
@@ -39,17 +42,21 @@ def plain(bridge: Bridge, batches: Sequence[Batch]) -> None:
 @torch.no_grad()
 def with_scores(bridge: Bridge, batches: Sequence[Batch]) -> tuple[RunningSums, int]:
     """The default scores on the way; the sums, and how many curves there are."""
-    sums, number = RunningSums([stride for stride in STRIDES if stride <= len(bridge.llm.layers)]), 0
+    sums, media = RunningSums([stride for stride in STRIDES if stride <= len(bridge.llm.layers)]), MediaNumbers()
     for batch in batches:
         context = bridge.spliced(batch, "right")
-        groups = BatchGroups(positions(context, "said"), range(number, number + len(batch)))
+        groups = BatchGroups(positions(context, "said"), [media(sample) for sample in batch.samples])
 
         def reader(site: Site, states: Tensor, groups: BatchGroups = groups) -> None:
             sums.read(SiteStates(site, states, groups))
 
         read_states(bridge.llm, context, ["input", "block"], reader)
-        number += len(batch)
-    return sums, len([*default_curves(sums, sums)])
+    return sums, len([*default_curves(sums, sums), *depth_matrices(sums)])
+
+
+def peak() -> float:
+    """MiB that the process has had in memory at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def main() -> None:
@@ -71,6 +78,9 @@ def main() -> None:
         "plain forward passes": lambda: plain(bridge, batches),
         "default scores": lambda: with_scores(bridge, batches),
     }
+    plain(bridge, batches)
+    at_plain = peak()
+    memory, at_default = with_scores(bridge, batches)[0].nbytes, peak()
     figures = paired(ways, given.rounds)
     for found in figures.values():
         ratio, low, high = found.pop("speed-up")
@@ -79,15 +89,21 @@ def main() -> None:
     for name, found in figures.items():
         ratio, low, high = found["× plain"]
         print(f"{name:<40}{found['seconds']:>9.3f} s   × {ratio:.2f} [{low:.2f}, {high:.2f}]")
-    memory = with_scores(bridge, batches)[0].nbytes
     report, _ = measure(
         bridge, source, "quickstart", optional=(*get_args(TokensName), *get_args(PooledName), "weights")
     )
     record.keep("optional scores, × plain", dict(report.cost))
-    record.keep("memory, MiB", {"default": memory / 2**20, "with all optional scores": report.about["memory, MiB"]})
+    memories = {
+        "sums": memory / 2**20,
+        "sums and stored states": report.about["memory, MiB"],
+        "peak above plain passes, default scores": at_default - at_plain,
+        "peak above plain passes, all scores": peak() - at_plain,
+    }
+    record.keep("memory, MiB", memories)
     for name, factor in report.cost.items():
         print(f"{name:<40}× {factor:.2f}")
-    print(f"memory: {memory / 2**20:.1f} MiB, with all optional scores {report.about['memory, MiB']} MiB")
+    for name, each in memories.items():
+        print(f"{name:<40}{float(each):>9.1f} MiB")
 
 
 if __name__ == "__main__":

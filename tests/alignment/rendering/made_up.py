@@ -2,7 +2,7 @@
 
 from math import nan
 
-from mmbridge.alignment.report import AlignmentReport, Curve, Definition, Histogram, Matrix, Scalar, View
+from mmbridge.alignment.report import AlignmentReport, Curve, Definition, Histogram, Matrix, Scalar, View, Words
 from mmbridge.evaluation.bootstrap import Estimate
 
 DEFINITIONS = {
@@ -42,6 +42,7 @@ def report(bridge: str = "first", shift: float = 0.0, **more: object) -> Alignme
         "scalars": (Scalar("gap", ("image", "text"), around(0.8671875 + shift), around(0.0234375), 0.0078125),),
         "matrices": (Matrix("iou", ("image", "text"), ("block 1", "block 2"), ("q", "k"), cells, 0.34375),),
         "histograms": (Histogram("norm", 2, (0.0, 1.5, 4.0), {"image": (3.0, 9.0), "text": (6.0, 2.0)}),),
+        "words": (Words("norm", 2, {"image": (("<red>", 0.5), (" a", 0.25)), "text": (("blue", 0.75),)}),),
         "views": (View("PCA", 2, {"image": ((-1.25, 0.5), (0.75, 2.125)), "text": ((3.0625, -2.0),)}),),
         "cost": {"default set": 1.1875, "mir": 1.4375},
     }

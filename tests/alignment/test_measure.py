@@ -188,10 +188,13 @@ def test_the_verb_writes_all_it_is_asked_for(folder: Path, tmp_path: Path, capsy
     files = [f"--{kind}={tmp_path / f'out.{kind}'}" for kind in ("json", "csv", "html")]
     bridge = str(folder / "bridge")
     command = ["align", bridge, bridge, str(folder / "data"), "--score", "neighbours", "--score", "mir", *files]
-    assert run([*command, "--plot", str(tmp_path / "plots")]) == 0
+    assert run([*command, "--plot", str(tmp_path / "plots"), "--stride", "2", "--score", "lens"]) == 0
     said = capsys.readouterr().out
     assert "bridge (2)" in said
     assert "mutual nearest neighbours" in said
+    assert "change over 2 blocks before (consecutive_2)" in said
+    assert "consecutive_1" not in said
+    assert "likeliest words of bridge (1)" in said
     told_json = json.loads((tmp_path / "out.json").read_text())
     assert [each["bridge"] for each in told_json["bridges"]] == ["bridge (1)", "bridge (2)"]
     assert told_json["definitions"]["ima"]["formula"] == "1/N² Σ_ij cos(P̄_i, T̄_j)"

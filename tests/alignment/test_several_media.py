@@ -120,3 +120,13 @@ def test_the_verb_tells_both(trained: Path, data: Path, tmp_path: Path, capsys: 
         assert "nan" not in said
     page = (tmp_path / "a.html").read_text()
     assert all(f"text beside {kind}" in page for kind in KINDS)
+
+
+def test_a_medium_of_too_few_pairs_does_not_take_the_rest_along(trained: Path, data: Path, tmp_path: Path) -> None:
+    rows = (data / "chat.jsonl").read_text().splitlines()
+    (data / "few.jsonl").write_text("\n".join([*rows[:12], *rows[12:16]]))
+    source = open_source(data / "few.jsonl")
+    report, _ = measure(Bridge.from_pretrained(trained, device="cpu"), source, "few", optional=["kernels"])
+    assert {curve.of[0] for curve in report.curves if curve.score == "cka"} == {"image"}
+    assert report.about["pairs stored"] == "12 of image, 4 of vector (not scored: expected at least 10)"
+    assert report.curve("ima", "vector", "text beside vector").values

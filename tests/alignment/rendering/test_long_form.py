@@ -35,7 +35,11 @@ def test_what_is_read_back_is_what_was_written(tmp_path: Path) -> None:
     assert tuple(found[0]) == COLUMNS
     for each in reports:
         mine = [row for row in found if row["bridge"] == each.bridge]
-        assert len(mine) == 1 + 2 * (4 + 1) + 4 + 4 + 6
+        assert len(mine) == 1 + 2 * (4 + 1) + 4 + 4 + 3 + 6
+        words = [
+            (row["of"], row["row"], *numbers(row, "value")) for row in mine if row["row"] in ("<red>", " a", "blue")
+        ]
+        assert words == [("image", "<red>", 0.5), ("image", " a", 0.25), ("text", "blue", 0.75)]
         for curve in each.curves:
             rows = [row for row in mine if (row["score"], row["site"]) == ("ima", curve.site)]
             assert [row["depth"] for row in rows] == ["0", "1", "2", "3", "mean"]
@@ -60,7 +64,11 @@ def test_what_is_read_back_is_what_was_written(tmp_path: Path) -> None:
             ("block 2", "q"): (third_cell,),
             ("block 2", "k"): (None,),
         }
-        bins = [(row["of"], row["row"], *numbers(row, "value")) for row in mine if row["score"] == "norm"]
+        bins = [
+            (row["of"], row["row"], *numbers(row, "value"))
+            for row in mine
+            if (row["score"], row["depth"]) == ("norm", "2")
+        ]
         assert bins[:2] == [("image", "0 to 1.5", 3.0), ("image", "1.5 to 4", 9.0)]
         points = [
             (row["of"], row["row"], row["column"], *numbers(row, "value")) for row in mine if row["score"] == "PCA"

@@ -66,7 +66,7 @@ def test_every_number_is_on_the_page() -> None:
     found = told(*reports).rows
     cells = {cell for row in found for cell in row}
     for each in reports:
-        charted = replace(each, scalars=())
+        charted = replace(each, scalars=(), words=())
         numbers = [
             number for row in rows(charted) for number in (row.value, row.low, row.high, row.control, row.chance)
         ]
@@ -217,3 +217,9 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
         write_page([report("second")], path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_words_are_told_depth_by_depth() -> None:
+    text = page(Comparison([report("one"), report("other")]))
+    assert text.count("<q>&lt;red&gt;</q> 0.50, <q>a</q> 0.25") == 2
+    assert "<q>blue</q> 0.75" in text

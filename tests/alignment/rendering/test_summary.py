@@ -51,3 +51,10 @@ def test_sparklines_span_what_they_are_among() -> None:
     assert sparkline([0.0, 0.5], [0.0, 0.5, 3.5]) == "▁▂"
     assert sparkline([0.5, 0.5], [0.5, 0.5]) == "▁▁"
     assert sparkline([], []) == ""
+
+
+def test_words_are_told() -> None:
+    lines = render([report("one")]).splitlines()
+    place = lines.index("likeliest words of one")
+    assert lines[place + 1 : place + 3] == ["  depth 2, image: <red> 0.50, a 0.25", "  depth 2, text: blue 0.75"]
+    assert "likeliest words" not in render([report("one", words=())])

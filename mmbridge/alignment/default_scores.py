@@ -57,7 +57,7 @@ def depth_matrices(read: RunningSums) -> Iterator[Matrix]:
             for one in means[Side.PERCEPTUAL]
         )
         names = tuple(map(str, depths))
-        yield Matrix("ima", (kind, text_of(kind, len(read.sums))), names, names, values, 0.0)
+        yield Matrix("ima_depths", (kind, text_of(kind, len(read.sums))), names, names, values, 0.0)
 
 
 def _curves(sums: Mapping[MediumKind, Depths], at_input: Mapping[MediumKind, Depths]) -> Iterator[Curve]:

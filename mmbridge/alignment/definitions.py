@@ -61,6 +61,10 @@ def _consecutive(stride: int) -> Definition:
 
 
 _OTHERS: Mapping[str, Definition] = {
+    "ima_depths": Definition(
+        "IMA, pooled states, depth by depth, all pairs", "1/N² Σ_ij cos(P̄_i at the row's depth, T̄_j at the column's)",
+        COSINE, "higher", ISOTROPIC, "", IMA,
+    ),
     "cone": Definition(
         "narrow cone, pooled states", f"mean of cos(X̄_i, X̄_j) over {DIFFERENT}", COSINE, "neither", ISOTROPIC, "",
         f"{IMA} (there between two halves of the samples)",

@@ -286,7 +286,7 @@ def test_depths_are_compared_with_depths() -> None:
         for side in (0, 1)
     ]  # fmt: skip
     assert np.array(matrix.values) == pytest.approx(np.array(units[0]) @ np.array(units[1]).T, abs=1e-6)
-    assert (matrix.score, matrix.of, matrix.rows) == ("ima", ("image", "text"), ("0", "1", "2", "3"))
+    assert (matrix.score, matrix.of, matrix.rows) == ("ima_depths", ("image", "text"), ("0", "1", "2", "3"))
 
 
 @pytest.mark.proof("ima", against="NumPy over whole arrays")

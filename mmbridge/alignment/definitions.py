@@ -88,6 +88,11 @@ _OTHERS: Mapping[str, Definition] = {
         "IMA, centred pooled states, matched pairs", "1/N Σ_i cos(P̄_i − mean_j P̄_j, T̄_i − mean_j T̄_j)", COSINE,
         "higher", ISOTROPIC, OTHERS, "IMA without the direction that all samples of a side share",
     ),
+    "ima_centred_input_matched": Definition(
+        "IMA, centred pooled states, perceptual tokens at the LLM's input, matched pairs",
+        "1/N Σ_i cos(P̄⁰_i − mean_j P̄⁰_j, T̄_i − mean_j T̄_j)", COSINE, "higher", ISOTROPIC, OTHERS,
+        "IMA without the direction that all samples of a side share",
+    ),
     "mutual_knn": Definition(
         "mutual nearest neighbours",
         "1/N Σ_i |near(P̄_i) ∩ near(T̄_i)| / k, k = 10 or N/2; near by cosine, values clamped at the mean of the "

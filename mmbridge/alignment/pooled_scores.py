@@ -30,16 +30,24 @@ BINS = 40
 
 
 def centred_parts(depths: Depths, of: Of) -> Iterator[Part]:
-    """IMA without what all samples of a side have in common, and how the cosines of pairs are spread."""
-    tables, spread = list[Tensor](), list[Histogram]()
-    for depth, states in depths.items():
-        tables.append(cosines(*(states.means(side) for side in Side), centred=True))
-        spread.append(_spread(depth, tables[-1]))
-    pairs = torch.stack(tables)
-    matched, drawn = torch.diagonal(pairs, dim1=-2, dim2=-1), _every(depths)
-    other = drawn.other_pairs(pairs)
-    yield resampled_curve("ima_centred_matched", of, depths, drawn.means(matched), other, 0.0)
-    yield from (spread[place] for place in _some(len(spread)))
+    """IMA without what all samples of a side have in common, with perceptual tokens of the same depth and of the input,
+    and how the cosines of pairs are spread."""
+    first = next(iter(depths.values())).means(Side.PERCEPTUAL)
+    for at in ("", "_input"):
+        tables: dict[int, Tensor] = {}
+        for depth, states in depths.items():
+            text = states.means(Side.TEXT)
+            perceptual = first if at else states.means(Side.PERCEPTUAL)
+            if perceptual.shape == text.shape:
+                tables[depth] = cosines(perceptual, text, centred=True)
+        pairs, drawn = torch.stack([*tables.values()]), _every(depths)
+        matched = torch.diagonal(pairs, dim1=-2, dim2=-1)
+        yield resampled_curve(
+            f"ima_centred{at}_matched", of, tables, drawn.means(matched), drawn.other_pairs(pairs), 0.0
+        )
+        if not at:
+            places = [*tables]
+            yield from (_spread(places[place], tables[places[place]]) for place in _some(len(places)))
 
 
 def neighbour_parts(depths: Depths, of: Of) -> Iterator[Part]:

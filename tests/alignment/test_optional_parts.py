@@ -69,6 +69,9 @@ def test_centred_cosines() -> None:
         table, own = first @ second.T, np.eye(PAIRS, dtype=bool)
         assert found.values[depth].value == pytest.approx(float(table[own].mean()))
         assert found.control[depth].value == pytest.approx(float(table[~own].mean()))
+        at_input = unit(pooled(depths[0])[0] - pooled(depths[0])[0].mean(0))
+        expected = float((at_input * second).sum(1).mean())
+        assert curve(parts, "ima_centred_input_matched").values[depth].value == pytest.approx(expected)
     histograms = [each for each in parts if isinstance(each, Histogram)]
     assert [each.depth for each in histograms] == [0, 1, 2]
     assert all(sum(each.counts["matched"]) == pytest.approx(1) for each in histograms)

@@ -28,7 +28,7 @@ from mmbridge.cli.options import require_writable
 from mmbridge.cli.output import show_table
 from mmbridge.data.formats import open_source
 from mmbridge.data.sources import Source
-from mmbridge.errors import MMBridgeError
+from mmbridge.errors import MMBridgeError, UserError
 from mmbridge.evaluation.report import Failure, Report
 from mmbridge.evaluation.run import evaluate
 from mmbridge.llm.weight_mask import WeightMask, intersection, masked
@@ -66,6 +66,8 @@ def measure(bridge: Bridge, given: argparse.Namespace) -> int:
     """Finds, writes, tries and prints what ``main`` has been asked for; how many samples could not be used."""
     source = open_source(given.data, task="caption")
     calibration = open_source(given.calibration, task="caption")
+    if Path(given.calibration).resolve() == Path(given.data).resolve():
+        raise UserError("--calibration", "expected other data than those that are captioned, found the same")
     whole, failed = captions(bridge, source, None, given), dict[int, Failure]()
     found = activated(bridge, calibration, given.samples, given.sparsity, given.batch_size, failed=failed)
     lost = {failure.id: failure.error for failure in (*whole.failed, *failed.values())}

@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor
 
-from mmbridge.alignment.clouds import checked
+from mmbridge.alignment.clouds import checked, varies
 
 
 def hsic(first: Tensor, second: Tensor, *, unbiased: bool = True) -> float:
@@ -59,6 +59,8 @@ def cka(first: Tensor, second: Tensor, *, unbiased: bool = True) -> float:
         DataError: as ``hsic``.
     """
     x, y = _centred(first, second, unbiased)
+    if not (varies(first) and varies(second)):
+        return math.nan
     alone = [_hsic(each, each, unbiased) for each in (x, y)]
     return float(_hsic(x, y, unbiased) / (alone[0].sqrt() * alone[1].sqrt())) if min(alone) > 0 else math.nan
 

@@ -56,3 +56,9 @@ def directions(points: Tensor, what: str, least: int = 1) -> Iterator[Tensor]:
     for piece in blocks(points):
         yield piece / lengths[start : start + len(piece), None]
         start += len(piece)
+
+
+def varies(features: Tensor) -> bool:
+    """Whether samples (N, D) are more than rounding apart; of those that are not none is nearer than another."""
+    values = features.double()
+    return bool((values - values.mean(dim=0)).norm() > 1e-5 * values.norm())

@@ -2,7 +2,7 @@
 
 Notation: x is a state after block l (l = 0: the LLM's input), x̂ = x / |x|; P_i are the perceptual tokens and T_i the
 text of sample i, P̄_i and T̄_i the means of their states; N samples, D width, V words. The mean over depths is over all
-depths at which a score is: l = 0 (unless it has none) to the last block.
+depths at which a score has a value, of l = 0 to the last block.
 """
 
 from collections.abc import Iterator, Mapping
@@ -112,7 +112,8 @@ _OTHERS: Mapping[str, Definition] = {
         "CKA of mutual nearest neighbours",
         "h(P̄, T̄) / √(h(P̄, P̄) h(T̄, T̄)), h the unbiased HSIC of both kernels of cosines (clamped as in mutual_knn) where "
         "j is among the k nearest of i in both, 0 elsewhere; k = 10 or N/4",
-        "about 0 to 1", "higher", "about 0", SHUFFLED, "Huh et al. 2024, arXiv 2405.07987",
+        "about 0 to 1", "higher", "not known, nor near 0 where samples are few: read the control",
+        SHUFFLED, "Huh et al. 2024, arXiv 2405.07987",
     ),
     "mir_term": Definition(
         "MIR's term",

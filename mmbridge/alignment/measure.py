@@ -32,7 +32,7 @@ from mmbridge.alignment.told import none_usable, told_batches
 from mmbridge.alignment.weights.activated import DEFINITIONS, activated
 from mmbridge.bridge import Bridge
 from mmbridge.data.sources import Source
-from mmbridge.errors import DataError
+from mmbridge.errors import DataError, UserError
 from mmbridge.evaluation.progress import Progress
 from mmbridge.evaluation.reading import extent
 from mmbridge.evaluation.report import Failure
@@ -75,7 +75,8 @@ def measure(
         sites: where the default scores are measured beside the input and the blocks' outputs.
         optional: scores beside the default ones.
         stored: pairs of each medium that they are measured of, the first ones that show different ones.
-        strides: over how many blocks states are compared with what they were; those beyond the LLM's last are left out.
+        strides: over how many blocks states are compared with what they were; those of the default that the LLM has not
+            are left out.
         batch_size: samples of one forward pass.
 
     Returns:
@@ -84,7 +85,12 @@ def measure(
     Raises:
         DataError: no sample can be used, or too few for the scores that are asked for.
         RecipeError: the LLM has no such site.
+        UserError: it has fewer blocks than a stride that is no default.
     """
+    if beyond := [stride for stride in strides if stride > len(bridge.llm.layers) and stride not in STRIDES]:
+        raise UserError(
+            "--stride", f"expected at most the {len(bridge.llm.layers)} blocks of the LLM, found {beyond[0]}"
+        )
     strides = tuple(dict.fromkeys(stride for stride in strides if stride <= len(bridge.llm.layers)))
     sums = [RunningSums(strides, site) for site in dict.fromkeys(("block", *sites))]
     names: set[SiteName] = {"input", *(each.site for each in sums)}
@@ -175,7 +181,8 @@ def _require(count: int, what: str) -> None:
     DataError: there are too few to say how a score varies.
     """
     if count < FEWEST:
-        raise DataError("--score", f"expected at least {FEWEST} {what} to score, found {count}", "measure more samples")
+        problem = f"expected at least {FEWEST} {what}, each of another medium, to score, found {count}"
+        raise DataError("--score", problem, "measure more media, or store more of them (--stored)")
 
 
 def _report(

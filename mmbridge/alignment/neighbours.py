@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mmbridge.alignment.clouds import checked
+from mmbridge.alignment.clouds import checked, varies
 from mmbridge.errors import DataError
 
 RELEASED_CLAMP = 0.95
@@ -101,8 +101,9 @@ def cknna(first: Tensor, second: Tensor, k: int = 10, clamp: float | None = RELE
 
         [tr(K̃L̃) + 1ᵀK̃1 · 1ᵀL̃1 / ((N−1)(N−2)) − 2 · 1ᵀK̃L̃1 / (N−2)] / (N(N−3)).
 
-    1 where spaces differ by a rotation; about 0 where the samples of one are shuffled, though no exact chance is known.
-    nan where a space has no kernel to compare (one of the roots is of nothing or less).
+    1 where spaces differ by a rotation. Where the samples of one are shuffled it nears 0 as N outgrows k; of few
+    samples it is well above, and no exact chance is known. nan where a space has no kernel to compare (one of the roots
+    is of nothing or less) or does not vary.
 
     Args:
         first, second: (N, D) and (N, E), N ≥ 4.
@@ -114,6 +115,8 @@ def cknna(first: Tensor, second: Tensor, k: int = 10, clamp: float | None = RELE
     assert len(first) == len(second), "row i of both is sample i"
     assert k >= 2, "one neighbour has no structure to compare"
     units = [_units(each, max(k, 3), clamp) for each in (first, second)]
+    if not all(map(varies, units)):
+        return float("nan")
     kernels = [each @ each.mT for each in units]
     near = [torch.zeros(len(each), len(each)).to(each).scatter_(1, nearest(each, k, None), 1) for each in units]
     mutual = near[0] * near[1]

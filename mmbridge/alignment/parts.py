@@ -1,6 +1,7 @@
 """What scores put into a report: curves, of figures resampled or estimated depth by depth."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import nan
 
 import numpy as np
 
@@ -35,8 +36,10 @@ def estimated_curve(
     control: Sequence[Estimate] = (),
     chance: float | None = None,
 ) -> Curve:
-    """Of an estimate at each depth. How they vary together is not known: the ends of the mean are the means of ends."""
+    """Of an estimate at each depth. How they vary together is not known: the ends of the mean are the means of ends. It
+    is over the depths at which there is a value."""
     ends = np.array([[each.value, each.low, each.high] for each in values.values()])
-    mean = Estimate(*map(float, ends.mean(axis=0)))
+    known = ends[np.isfinite(ends[:, 0])]
+    mean = Estimate(*map(float, known.mean(axis=0))) if len(known) else Estimate(nan, nan, nan)
     level = () if chance is None else (chance,) * len(values)
     return Curve(score, of, "block", tuple(values), tuple(values.values()), mean, tuple(control), level)

@@ -3,7 +3,6 @@
 Symbols: N pairs of a medium and text.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmbridge.alignment.cka import cka
+from mmbridge.alignment.clouds import varies
 from mmbridge.alignment.ima import cosines
 from mmbridge.alignment.lots import Lots, lots
 from mmbridge.alignment.neighbours import cknna, likeness, neighbour_chance, overlaps
@@ -55,20 +55,24 @@ def neighbour_parts(depths: Depths, of: Of) -> Iterator[Part]:
     count, order = _count(depths), _shuffled(_count(depths))
     k = min(NEIGHBOURS, count // 2)
     perceptual, text = ([likeness(states.means(side), k) for states in depths.values()] for side in Side)
+    vary = [torch.tensor([varies(states.means(side)) for states in depths.values()]) for side in Side]
+    known = vary[0][:, None] & vary[1]
 
     def table(rows: Rows, beside: Rows) -> Tensor:
-        """(L, L), of some samples with the texts of others."""
+        """(L, L), of some samples with the texts of others; NaN where states do not vary."""
         sides = [
             [each[numbers][:, numbers].topk(k).indices for each in alike]
             for alike, numbers in ((perceptual, rows), (text, beside))
         ]
-        return torch.stack([torch.stack([overlaps(one, other).mean() for other in sides[1]]) for one in sides[0]])
+        found = torch.stack([torch.stack([overlaps(one, other).mean() for other in sides[1]]) for one in sides[0]])
+        return found.where(known, torch.nan)
 
     def found(rows: Rows) -> list[float]:
         """At every depth, in the mean over depths, the control of both, and the best of all pairs of depths."""
         own, shuffled = table(rows, rows), table(rows, order[rows].tolist()).diagonal()
         same = own.diagonal()
-        return torch.cat([same, same.mean()[None], shuffled, shuffled.mean()[None], own.max()[None]]).tolist()
+        best = own.where(known, 0.0).max()
+        return torch.cat([same, same.nanmean()[None], shuffled, shuffled.nanmean()[None], best[None]]).tolist()
 
     *curves, best = several_without_some(found, count, highest=1.0)
     values, control = curves[: len(depths) + 1], curves[len(depths) + 1 :]
@@ -85,7 +89,7 @@ def kernel_parts(depths: Depths, of: Of) -> Iterator[Part]:
     """CKA and CKNNA at the same depth; the control has the texts shuffled."""
     count = _count(depths)
     k, order = min(NEIGHBOURS, count // 4), _shuffled(count)
-    yield _kernel_curve("cka", cka, depths, of, order, highest=1.0)
+    yield _kernel_curve("cka", cka, depths, of, order, chance=0.0)
     yield _kernel_curve("cknna", lambda one, other: cknna(one, other, k), depths, of, order)
 
 
@@ -95,15 +99,15 @@ def _kernel_curve(
     depths: Depths,
     of: Of,
     order: Tensor,
-    highest: float = math.inf,
+    chance: float | None = None,
 ) -> Curve:
     def estimated(one: Tensor, other: Tensor) -> Estimate:
-        return without_some(lambda rows: score(one[rows], other[rows]), len(one), highest=highest)
+        return without_some(lambda rows: score(one[rows], other[rows]), len(one), highest=1.0)
 
     sides = {depth: [states.means(side) for side in Side] for depth, states in depths.items()}
     values = {depth: estimated(one, other) for depth, (one, other) in sides.items()}
     control = [estimated(one, other[order]) for one, other in sides.values()]
-    return estimated_curve(name, of, values, control, 0.0)
+    return estimated_curve(name, of, values, control, chance)
 
 
 def pca_parts(depths: Depths, of: Of) -> Iterator[Part]:

@@ -22,7 +22,7 @@ def without_some(score: Callable[[Rows], float], count: int, parts: int = 20, hi
         score: of the numbers of some samples.
         count: N, how many there are.
         parts: into which they are dealt; N if there are fewer.
-        highest: what no score can exceed, and no interval does.
+        highest: the score of what is wholly alike; no interval goes beyond it.
     """
     (found,) = several_without_some(lambda rows: [score(rows)], count, parts, highest)
     return found
@@ -36,6 +36,6 @@ def several_without_some(
     left = np.array([scores(every[every % parts != part].tolist()) for part in range(parts)])
     errors = 1.96 * np.sqrt((parts - 1) * left.var(axis=0))
     return [
-        Estimate(value, value - error, min(value + error, highest))
+        Estimate(value, value - error, min(value + error, max(value, highest)))
         for value, error in zip(map(float, scores(every.tolist())), errors.tolist(), strict=True)
     ]

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from mmbridge.alignment.report import AlignmentReport
 
 
+SHOWN = 8
+"""Samples that cannot be used, told one by one."""
+
+
 class Text(StrEnum):
     """Which positions are text."""
 
@@ -129,8 +133,10 @@ def align(
             batch_size=batch_size,
         )
         reports.append(report)
-        for failure in failed[:8]:
+        for failure in failed[:SHOWN]:
             tell(failure.error)
+        if len(failed) > SHOWN:
+            tell(f"and {len(failed) - SHOWN} more")
         failures += len(failed)
     _write(reports, json, csv, html, plot)
     if failures:

@@ -84,12 +84,13 @@ class WeightMask:
             RecipeError: there is none, or it is damaged or something else.
         """
         if not path.is_file():
-            raise RecipeError(path, "expected a weight mask, found no such file", _MADE_BY)
+            found = "a folder" if path.is_dir() else "no such file"
+            raise RecipeError(path, f"expected a weight mask, found {found}", _MADE_BY)
         try:
             with safe_open(path, framework="numpy") as file:
                 told, bits = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise RecipeError(path, f"expected a weight mask, found a damaged file ({error})") from error
+            raise RecipeError(path, f"expected a weight mask, found a damaged file ({error})", _MADE_BY) from error
         if (told.get("format"), told.get("version")) != (_FORMAT, _VERSION):
             raise RecipeError(path, "expected a weight mask, found other tensors", _MADE_BY)
         try:

@@ -180,7 +180,9 @@ def test_few_samples_have_no_intervals(bridge: Bridge, source: Source) -> None:
 
 
 def test_too_few_pairs_for_optional_scores(bridge: Bridge, source: Source) -> None:
-    with pytest.raises(DataError, match="expected at least 10 pairs of image and text to score, found 4"):
+    with pytest.raises(
+        DataError, match="expected at least 10 pairs of image and text, each of another medium, to score, found 4"
+    ):
         measure(bridge, source, "tiny", optional=["kernels"], limit=4)
 
 
@@ -217,6 +219,8 @@ def test_the_verb_writes_all_it_is_asked_for(folder: Path, tmp_path: Path, capsy
         (["BRIDGE", "DATA", "--json", "same.out", "--csv", "same.out"], "expected a file of its own"),
         (["BRIDGE", "DATA", "--html", "a" * 300], "file name too long"),
         (["b" * 5000, "DATA"], "file name too long"),
+        (["BRIDGE", "DATA", "--stride", "99"], "--stride: expected at most the 2 blocks of the LLM, found 99"),
+        (["BRIDGE", "DATA", "--stored", "5", "--score", "pca"], "or store more of them (--stored)"),
         (["", "DATA"], "expected a bridge, found an empty name"),
         (["BRIDGE", ""], "expected a data set, found an empty name"),
     ],

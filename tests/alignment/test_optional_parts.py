@@ -226,3 +226,20 @@ def test_samples_are_numbered_by_what_they_show(tmp_path: Path) -> None:
 
     number = MediaNumbers()
     assert [number(each) for each in shows("a", "b", "a", "copy", "c", "b+c", "c")] == [0, 1, 0, 0, 2, 1, 2]
+
+
+def test_states_that_do_not_vary_have_no_neighbours() -> None:
+    """As where every picture has one caption: at the input all texts are the same, but for rounding."""
+    depths = stored()
+    states = depths[0]
+    one = states.pooled[Side.TEXT][0]
+    states.pooled[Side.TEXT][:] = [one * (1 + 1e-7 * place) for place in range(PAIRS)]
+    for parts, scores in ((neighbour_parts(depths, OF), ("mutual_knn",)), (kernel_parts(depths, OF), ("cka", "cknna"))):
+        every = [*parts]
+        for score in scores:
+            found = curve(every, score)
+            assert np.isnan(found.values[0].value)
+            rest = [each.value for each in found.values[1:]]
+            assert np.isfinite(rest).all()
+            assert found.mean.value == pytest.approx(np.mean(rest))
+            assert all(each.high <= 1 for each in found.values[1:])

@@ -37,7 +37,7 @@ PREDICTORS: Mapping[str, tuple[str, float]] = {
 }
 """What may tell how good a bridge is, and the curve whose mean over depth it is."""
 CAPTIONS = ("captions, fact-F1", "captions, CIDEr")
-HALLUCINATION = ("hallucinated facts (CHAIR-i)", "existence wrongly affirmed (POPE, 1 − precision)")
+HALLUCINATION = ("hallucinated facts (CHAIR-i)", "wrong yes (POPE, 1 − precision)")
 """By which claims are judged: the first that the data allow."""
 OUTCOMES: Mapping[str, tuple[str, str]] = {
     CAPTIONS[0]: ("caption", "fact_f1"),

@@ -87,11 +87,10 @@ def measure(
         RecipeError: the LLM has no such site.
         UserError: it has fewer blocks than a stride that is no default.
     """
-    if beyond := [stride for stride in strides if stride > len(bridge.llm.layers) and stride not in STRIDES]:
-        raise UserError(
-            "--stride", f"expected at most the {len(bridge.llm.layers)} blocks of the LLM, found {beyond[0]}"
-        )
-    strides = tuple(dict.fromkeys(stride for stride in strides if stride <= len(bridge.llm.layers)))
+    blocks = len(bridge.llm.layers)
+    if beyond := [stride for stride in strides if stride > blocks and stride not in STRIDES]:
+        raise UserError("--stride", f"expected at most the {blocks} blocks of the LLM, found {beyond[0]}")
+    strides = tuple(dict.fromkeys(stride for stride in strides if stride <= blocks))
     sums = [RunningSums(strides, site) for site in dict.fromkeys(("block", *sites))]
     names: set[SiteName] = {"input", *(each.site for each in sums)}
     asked = {*optional} - {"weights"}
@@ -153,9 +152,9 @@ def _optional(bridge: Bridge, kept: StoredPairs, names: Collection[OptionalName]
         "tsne": tsne_parts,
     }
     few = {kind: len(depths[0].media) for kind, depths in kept.pairs.items() if len(depths[0].media) < FEWEST}
-    for kind, count in few.items():
-        if len(few) == len(kept.pairs):
-            _require(count, f"pairs of {kind} and text")
+    if len(few) == len(kept.pairs):
+        kind, count = next(iter(few.items()))
+        _require(count, f"pairs of {kind} and text")
     for kind, depths in kept.pairs.items():
         if kind in few:
             continue

@@ -7,6 +7,8 @@ A stage's checkpoints are for going on with it, and are gone when it is finished
 
 from pathlib import Path
 
+from torch import Tensor
+
 from mmbridge.bridge import Bridge
 from mmbridge.bridge_folder import replaced, write
 from mmbridge.engine import Engine
@@ -27,8 +29,11 @@ class StepBridges:
 
     def __init__(self, bridge: Bridge, stage: StageConfig, folder: Path, ranks: Ranks) -> None:
         self._bridge, self._stage, self._folder, self._ranks = bridge, stage, folder, ranks
-        self._own = bridge.own_tensors()
-        """Of these, an engine has what trains; the rest stays as it is."""
+        self._fixed: dict[str, Tensor] = {}
+        """What of the bridge's own does not train here; only if there is use for it, for memory's sake."""
+        if stage.checkpoint.bridges is not None:
+            trained = {name for name, each in bridge.named_parameters() if each.requires_grad}
+            self._fixed = {name: each for name, each in bridge.own_tensors().items() if name not in trained}
 
     def __call__(self, step: int, engine: Engine) -> None:
         """Once after every step, in every process.
@@ -45,7 +50,7 @@ class StepBridges:
             place = self._folder / f"step-{step:08d}"
             try:
                 with replaced(place) as made:
-                    write(self._bridge, made, self._own | weights)
+                    write(self._bridge, made, self._fixed | weights)
             except OSError as error:
                 problem = f"the bridge of step {step} cannot be written ({error.strerror or error})"
                 raise UserError(place, problem, "make room, then --resume") from error

@@ -78,6 +78,15 @@ def test_a_resumed_stage_keeps_the_same(parts: Path, tmp_path: Path, monkeypatch
     assert all(same(*pair) for pair in pairs)
 
 
+def test_what_does_not_train_is_there_as_well(parts: Path, tmp_path: Path) -> None:
+    names = [name for name, _ in Bridge(recipe(parts)).named_parameters() if name.startswith("connectors.")]
+    assert len(names) > 2
+    train(recipe(parts, train=names[:1]), tmp_path / "run")
+    halfway, last = step_bridges(tmp_path / "run")
+    assert same(last, tmp_path / "run" / "bridge")
+    assert not same(halfway, last)
+
+
 @pytest.mark.parametrize(
     ("engine", "precision"),
     [

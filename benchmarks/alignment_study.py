@@ -15,6 +15,7 @@ import argparse
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,19 +114,19 @@ def main() -> None:
 
     record, began = Record("alignment_study"), time.monotonic()
     variants = yaml.safe_load(given.recipe.read_text())["variants"]
-    names = {f"{variant}, seed {seed}": (variant, seed) for seed in given.seeds for variant in variants}
+    jobs = {
+        (name := f"{variant}, seed {seed}"): partial(
+            of_variant, given.recipe, variant, seed, given.out / name, Data(given.data)
+        )
+        for seed in given.seeds
+        for variant in variants
+    }
     with workers(given.at_once) as pool:
-        work = {
-            name: pool.submit(of_variant, given.recipe, *each, given.out / name, Data(given.data))
-            for name, each in names.items()
-            if name not in record.figures
-        }
-        for name, each in work.items():
-            record.keep(name, each.result())
-    if work:
+        found = record.complete(pool, jobs)
+    if found:
         spent = record.figures.get("seconds", 0.0)
         record.keep("seconds", round(spent + time.monotonic() - began, 1))
-    record.keep("claims", claims({name: record.figures[name] for name in names}))
+    record.keep("claims", claims({name: record.figures[name] for name in jobs}))
     print("\n".join(alignment_study_page.told(record.figures["claims"])))
     alignment_study_page.write(record.figures, given.page)
 

@@ -10,6 +10,7 @@ same for all, so that what a way adds to another is told scene by scene. Needs t
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from spans import Panel, plot
 from mmbridge import Bridge, Recipe
 from mmbridge.data.world.language import parse_facts
 from mmbridge.data.world.source import WorldSource
-from mmbridge.evaluation.bootstrap import Floats, estimate
+from mmbridge.evaluation.bootstrap import Estimate, Floats, estimate
 from mmbridge.evaluation.facts import as_facts, f1, fact_counts
 from mmbridge.evaluation.retrieval import retrieve
 from mmbridge.evaluation.run import evaluate
@@ -106,7 +107,7 @@ def told(figures: Mapping[str, Any]) -> list[str]:
             shown = [each["captions"]["fact_f1"]]
             shown += [each["retrieval"][f"recall@1/{way}"] for way in ("image_to_text", "text_to_image")]
             shown.append(each["arithmetic"]["right"])
-            cells = "".join(f"{value:.3f} [{low:.3f}, {high:.3f}]   " for value, low, high in shown)
+            cells = "".join(f"{Estimate(*span)}   " for span in shown)
             lines.append(f"{name.removesuffix(', all seeds'):<38}{cells}")
     for name, (value, low, high) in figures["what is added"].items():
         lines.append(f"{name:<62}{value:+.3f} [{low:+.3f}, {high:+.3f}]")
@@ -144,18 +145,15 @@ def main() -> None:
 
     record = Record("connector_study")
     runs = {
-        f"{way}, {amount}, seed {seed}": (way, count, seed)
+        (name := f"{way}, {amount}, seed {seed}"): partial(
+            measured, [*overrides(way, count, seed), *given.set], given.out / name
+        )
         for seed in given.seeds
         for amount, count in DATA.items()
         for way in WAYS
     }
     with workers(given.at_once) as pool:
-        work = {}
-        for name, (way, count, seed) in runs.items():
-            if name not in record.figures:
-                work[name] = pool.submit(measured, [*overrides(way, count, seed), *given.set], given.out / name)
-        for name, each in work.items():
-            record.keep(name, each.result())
+        record.complete(pool, runs)
     for amount in DATA:
         for way in WAYS:
             found = [record.figures[f"{way}, {amount}, seed {seed}"]["scores"] for seed in given.seeds]

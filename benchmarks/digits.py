@@ -5,6 +5,7 @@ Trains the recipe ``digits`` for every seed, measures it on the held-out fifth o
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from first_bridge import Scores, over_seeds, scores, workers
@@ -33,9 +34,7 @@ def main() -> None:
 
     record = Record("digits")
     with workers(given.at_once) as pool:
-        missing = [seed for seed in given.seeds if f"seed {seed}" not in record.figures]
-        for seed, found in zip(missing, pool.map(measured, [given.out] * len(missing), missing), strict=True):
-            record.keep(f"seed {seed}", found)
+        record.complete(pool, {f"seed {seed}": partial(measured, given.out, seed) for seed in given.seeds})
     record.keep("all seeds", over_seeds([record.figures[f"seed {seed}"] for seed in given.seeds]))
     for task, found in record.figures["all seeds"].items():
         for metric, (value, low, high) in found.items():

@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,13 @@ class Record:
         }
         found = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.figures: dict[str, Any] = found["figures"] if found.get("commit") == self._made["commit"] else {}
+
+    def complete(self, pool: Executor, jobs: Mapping[str, Callable[[], Any]]) -> bool:
+        """Runs the jobs whose figures are not there, and keeps those in their order; whether there were any."""
+        work = {key: pool.submit(job) for key, job in jobs.items() if key not in self.figures}
+        for key, each in work.items():
+            self.keep(key, each.result())
+        return bool(work)
 
     def keep(self, key: str, figures: Any) -> None:
         """Adds figures and writes the file: whole, or not at all."""

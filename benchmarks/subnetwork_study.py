@@ -26,6 +26,7 @@ from spans import Panel, Span, plot
 from mmbridge import Bridge, Recipe
 from mmbridge.alignment.weights.activated import activated
 from mmbridge.data.world.source import WorldSource
+from mmbridge.evaluation.bootstrap import Estimate
 from mmbridge.evaluation.run import evaluate
 from mmbridge.llm.weight_mask import WeightMask, masked
 from mmbridge.recipes.subnetwork import SUBNETWORK, masks_of
@@ -127,8 +128,7 @@ def told(figures: Mapping[str, Any]) -> list[str]:
     for part in parts():
         found = figures[f"{part}, all seeds"]
         for name in found[WHEN[0]]:
-            spans = (found[when][name] for when in WHEN)
-            cells = "".join(f"{value:.3f} [{low:.3f}, {high:.3f}]    " for value, low, high in spans)
+            cells = "".join(f"{Estimate(*found[when][name])}    " for when in WHEN)
             lines.append(f"{name if name == part else f'{part}, {name}':<40}{cells}")
     for name, (value, low, high) in figures["differences"].items():
         lines.append(f"{name:<64}{value:+.3f} [{low:+.3f}, {high:+.3f}]")
@@ -153,9 +153,7 @@ def main() -> None:
             for seed, at in folders.items()
         }
         for jobs in (first, then):
-            work = {name: pool.submit(each) for name, each in jobs.items() if name not in record.figures}
-            for name, each in work.items():
-                record.keep(name, each.result())
+            record.complete(pool, jobs)
     for part in parts():
         runs = [record.figures[f"{part}, seed {seed}"] for seed in given.seeds]
         rows = (WHOLE,) if part == WHOLE else MASKS

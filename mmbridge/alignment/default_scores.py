@@ -17,9 +17,10 @@ different samples rather than between two halves. States after n blocks are comp
 the released code compares tokens of all samples.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import nan
+from math import isfinite, nan, sqrt
+from statistics import fmean
 
 import torch
 
@@ -65,9 +66,13 @@ def _curves(sums: Mapping[MediumKind, Depths], at_input: Mapping[MediumKind, Dep
         text = text_of(kind, len(sums))
         drawn = lots(next(iter(depths.values())).counts)
         yield from _ima(depths, at_input[kind][0], drawn, (kind, text))
+        cones = []
         for side, name in ((Side.PERCEPTUAL, kind), (Side.TEXT, text)):
-            yield from _of_one(depths, drawn, side, name)
-        yield resampled_curve("gap", (kind, text), depths, _gap(depths, drawn), chance=_gap_chance(depths, drawn))
+            cone, *others = _of_one(depths, drawn, side, name)
+            cones.append(cone)
+            yield from (cone, *others)
+        chance = _gap_chance(cones, int(drawn.counts.sum()))
+        yield resampled_curve("gap", (kind, text), depths, _gap(depths, drawn), chance=chance)
     yield from _across(sums)
 
 
@@ -96,7 +101,7 @@ def _ima(depths: Depths, first: PairSums, drawn: Lots, of: tuple[str, str]) -> I
 
 
 def _of_one(depths: Depths, drawn: Lots, side: Side, name: str) -> Iterator[Curve]:
-    """Cone, norms and change of one group."""
+    """Cone first, then norms and change of one group."""
     directions = [each.directions[side] for each in depths.values()]
     yield resampled_curve("cone", (name,), depths, drawn.other_pairs(products(directions, directions)), chance=0.0)
     units = [each.units[side] for each in depths.values()]
@@ -116,14 +121,10 @@ def _gap(depths: Depths, drawn: Lots) -> Resampled:
     return (inner[0][0] + inner[1][1] - 2 * inner[0][1]).clamp(min=0).sqrt()
 
 
-def _gap_chance(depths: Depths, drawn: Lots) -> list[float]:
+def _gap_chance(cones: Sequence[Curve], samples: int) -> list[float]:
     """Of two lots of N samples from one cloud, as narrow as the two are on average: √((1 − cone) 2/N)."""
-    cones = [
-        drawn.other_pairs(products(directions, directions))[:, 0]
-        for directions in ([each.directions[side] for each in depths.values()] for side in Side)
-    ]
-    found: list[float] = ((1 - (cones[0] + cones[1]) / 2).clamp(min=0) * 2 / drawn.counts.sum()).sqrt().tolist()
-    return found
+    inside = [fmean(each.value for each in both) for both in zip(*(cone.values for cone in cones), strict=True)]
+    return [sqrt(max(0.0, 1 - each) * 2 / samples) if isfinite(each) else nan for each in inside]
 
 
 def _across(sums: Mapping[MediumKind, Depths]) -> Iterator[Curve]:

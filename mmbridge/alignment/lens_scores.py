@@ -15,7 +15,7 @@ from mmbridge.alignment.distributions import entropy, kl
 from mmbridge.alignment.lens import Lens
 from mmbridge.alignment.lots import lots
 from mmbridge.alignment.parts import Of, Part, resampled_curve
-from mmbridge.alignment.report import Histogram, Words
+from mmbridge.alignment.report import Histogram, Words, some
 from mmbridge.alignment.running import Side
 from mmbridge.alignment.stored import StoredDepth
 from mmbridge.evaluation.bootstrap import Floats
@@ -43,7 +43,7 @@ def lens_parts(depths: Mapping[int, StoredDepth], of: Of, llm: LanguageModel) ->
         found = drawn.means(torch.stack(entropies[side]))
         yield resampled_curve("entropy", (name,), depths, found, chance=math.log(llm.vocabulary))
     yield resampled_curve("kl", of, depths, drawn.means(torch.stack(apart)), drawn.means(torch.stack(others)))
-    yield from (spread[place] for place in sorted({0, len(spread) // 2, len(spread) - 1}))
+    yield from some(spread)
 
 
 @dataclass(frozen=True, slots=True)

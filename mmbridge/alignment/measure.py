@@ -151,7 +151,7 @@ def _optional(bridge: Bridge, kept: StoredPairs, names: Collection[OptionalName]
         "pca": pca_parts,
         "tsne": tsne_parts,
     }
-    few = {kind: len(depths[0].media) for kind, depths in kept.pairs.items() if len(depths[0].media) < FEWEST}
+    few = {kind: count for kind, count in kept.counts.items() if count < FEWEST}
     if len(few) == len(kept.pairs):
         kind, count = next(iter(few.items()))
         _require(count, f"pairs of {kind} and text")
@@ -168,10 +168,9 @@ def _optional(bridge: Bridge, kept: StoredPairs, names: Collection[OptionalName]
 
 def _counted(kept: StoredPairs) -> str:
     """How many pairs are kept of each medium, and which are too few."""
-    counts = {kind: len(depths[0].media) for kind, depths in kept.pairs.items()}
     return ", ".join(
         f"{count} of {kind}" + (f" (not scored: expected at least {FEWEST})" if count < FEWEST else "")
-        for kind, count in counts.items()
+        for kind, count in kept.counts.items()
     )
 
 

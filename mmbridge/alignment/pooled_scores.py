@@ -15,7 +15,7 @@ from mmbridge.alignment.ima import cosines
 from mmbridge.alignment.lots import Lots, lots
 from mmbridge.alignment.neighbours import cknna, likeness, neighbour_chance, overlaps
 from mmbridge.alignment.parts import Of, Part, estimated_curve, resampled_curve
-from mmbridge.alignment.report import Curve, Histogram, Matrix, Scalar, View
+from mmbridge.alignment.report import Curve, Histogram, Matrix, Scalar, View, some
 from mmbridge.alignment.resampled import Rows, several_without_some, without_some
 from mmbridge.alignment.running import Side
 from mmbridge.alignment.stored import StoredDepth
@@ -46,8 +46,7 @@ def centred_parts(depths: Depths, of: Of) -> Iterator[Part]:
             f"ima_centred{at}_matched", of, tables, drawn.means(matched), drawn.other_pairs(pairs), 0.0
         )
         if not at:
-            places = [*tables]
-            yield from (_spread(places[place], tables[places[place]]) for place in _some(len(places)))
+            yield from (_spread(depth, table) for depth, table in some([*tables.items()]))
 
 
 def neighbour_parts(depths: Depths, of: Of) -> Iterator[Part]:
@@ -112,8 +111,7 @@ def _kernel_curve(
 
 def pca_parts(depths: Depths, of: Of) -> Iterator[Part]:
     """Both sides together in the two directions in which they vary most, at the input, midway and at the end."""
-    for place in _some(len(depths)):
-        depth, states = [*depths.items()][place]
+    for depth, states in some([*depths.items()]):
         points = _centred(torch.cat([states.means(side) for side in Side]))
         left, sizes, _ = torch.linalg.svd(points, full_matrices=False)
         share = (sizes.square() / sizes.square().sum())[:2].tolist()
@@ -131,8 +129,7 @@ def tsne_parts(depths: Depths, of: Of) -> Iterator[Part]:
         from sklearn.manifold import TSNE
     except ImportError:
         raise UserError("--score tsne", "expected scikit-learn, found none", "pip install mmbridge[plot]") from None
-    for place in _some(len(depths)):
-        depth, states = [*depths.items()][place]
+    for depth, states in some([*depths.items()]):
         points = torch.cat([states.means(side) for side in Side]).numpy()
         perplexity = min(30.0, (len(points) - 1) / 3)
         flat = TSNE(2, perplexity=perplexity, random_state=42, init="pca").fit_transform(points)
@@ -159,11 +156,6 @@ def _view(method: str, depth: int, of: Of, points: Tensor) -> View:
 
 def _centred(points: Tensor) -> Tensor:
     return points - points.mean(dim=0)
-
-
-def _some(count: int) -> list[int]:
-    """The first, the one in the middle, the last."""
-    return sorted({0, count // 2, count - 1})
 
 
 def _spread(depth: int, cosines: Tensor) -> Histogram:

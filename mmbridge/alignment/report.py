@@ -8,11 +8,12 @@ makes of it.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mmbridge.evaluation.bootstrap import Estimate
 
 Better = Literal["higher", "lower", "neither"]
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,12 @@ class Definition:
     chance: str
     control: str
     source: str
+
+
+def some(of_depths: Sequence[Told]) -> list[Told]:
+    """The first, the one in the middle and the last, for what is not told of every depth."""
+    count = len(of_depths)
+    return [of_depths[place] for place in sorted({0, count // 2, count - 1})] if count else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ class PairSums:
     """Sums over pairs at one depth, by lot, in float64.
 
     ``counts`` (G,) pairs; of each side ``directions`` (2, G, D) sums pooled states at length one, ``units`` (2, G, D)
-    means of states at length one, and ``squares`` (2, G) the squared lengths of those means; ``norms`` (2, G) sums
-    median norms, ``steps`` (2, G) by stride the mean cosines of states with those that many blocks before.
+    means of states at length one; ``norms`` (2, G) sums median norms, ``steps`` (2, G) by stride the mean cosines of
+    states with those that many blocks before.
     Of the pair itself ``matched`` (G,) sums inner products of the directions, ``matched_units`` (G,) those of the
     means; ``from_input`` and ``units_from_input`` (G,) are the same with the perceptual side at the LLM's input.
     """
@@ -45,7 +45,6 @@ class PairSums:
     counts: Tensor = field(default_factory=lambda: _zeros(LOTS))
     directions: Tensor = field(init=False)
     units: Tensor = field(init=False)
-    squares: Tensor = field(default_factory=lambda: _zeros(2, LOTS))
     norms: Tensor = field(default_factory=lambda: _zeros(2, LOTS))
     steps: dict[int, Tensor] = field(default_factory=dict)
     matched: Tensor = field(default_factory=lambda: _zeros(LOTS))
@@ -114,7 +113,6 @@ class RunningSums:
         into.counts.index_add_(0, lots, torch.ones(len(lots), dtype=torch.float64))
         into.directions.index_add_(1, lots, directions)
         into.units.index_add_(1, lots, units)
-        into.squares.index_add_(1, lots, units.square().sum(dim=-1))
         into.norms.index_add_(1, lots, _exact(states.median_norms[at]))
         into.matched.index_add_(0, lots, (perceptual * text).sum(dim=-1))
         into.matched_units.index_add_(0, lots, (perceptual_units * text_units).sum(dim=-1))

@@ -19,8 +19,8 @@ class BatchGroups:
     """The groups of a batch, for all its sites.
 
     ``masks`` (B, K, T) are true where a group stands, ``counts`` (B, K) say how often, ``means`` (B, K, T) are weights
-    that sum to one where there is any. ``media`` (B,) number samples by what they show, over all batches: two that
-    show one medium have one number.
+    that sum to one where there is any; ``anywhere`` (B, T) is true where any group stands. ``media`` (B,) number
+    samples by what they show, over all batches: two that show one medium have one number.
     """
 
     def __init__(self, found: Positions, media: Sequence[int]) -> None:
@@ -28,6 +28,7 @@ class BatchGroups:
         self.kinds: tuple[MediumKind, ...] = tuple(found.perceptual)
         self.masks = torch.stack([*found.perceptual.values(), found.text], dim=1)
         self.counts = self.masks.sum(dim=-1)
+        self.anywhere = self.masks.any(dim=1)
         self.means = self.masks.float() / self.counts.clamp(min=1)[..., None]
 
     def pairs(self, kind: MediumKind) -> Tensor:
@@ -49,8 +50,7 @@ class SiteStates:
     @cached_property
     def values(self) -> Tensor:
         """(B, T, D) in float32; zero at positions of no group, whatever the model makes there."""
-        counts = self.groups.masks.any(dim=1)
-        return self.states.float().where(counts[..., None], 0.0)
+        return self.states.float().where(self.groups.anywhere[..., None], 0.0)
 
     @cached_property
     def norms(self) -> Tensor:

@@ -48,6 +48,11 @@ class StoredPairs:
         self._limit, self._tokens = limit, tokens
 
     @property
+    def counts(self) -> dict[MediumKind, int]:
+        """How many pairs there are of each kind."""
+        return {kind: len(depths[0].media) for kind, depths in self.pairs.items()}
+
+    @property
     def nbytes(self) -> int:
         """Memory they take."""
         depths = [depth for by_depth in self.pairs.values() for depth in by_depth.values()]

@@ -20,6 +20,11 @@ def short(text: str, most: int) -> str:
     return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
+def spelt(word: str) -> str:
+    """A word of an LLM's, without the space before it; one that is all space as a program would write it."""
+    return word.strip() or repr(word)
+
+
 def escaped(text: object) -> str:
     """As content or as the value of an attribute."""
     return html.escape(legible(text))

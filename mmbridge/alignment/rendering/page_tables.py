@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from mmbridge.alignment.rendering.comparison import Comparison
 from mmbridge.alignment.rendering.long_form import COLUMNS, Row
-from mmbridge.alignment.rendering.markup import escaped, tag
+from mmbridge.alignment.rendering.markup import escaped, spelt, tag
 from mmbridge.alignment.rendering.numerals import NOTHING, exact, number, spanned
 from mmbridge.alignment.rendering.summary import ARROWS, Finding, findings
 from mmbridge.alignment.report import Definition
@@ -65,7 +65,7 @@ def words(comparison: Comparison) -> Iterable[str]:
 
 
 def _said(words: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{tag('q', escaped(word.strip() or repr(word)))} {share:.2f}" for word, share in words)
+    return ", ".join(f"{tag('q', escaped(spelt(word)))} {share:.2f}" for word, share in words)
 
 
 def definitions(comparison: Comparison) -> str:

@@ -7,9 +7,9 @@ from math import isfinite
 from rich.cells import cell_len
 
 from mmbridge.alignment.rendering.comparison import Comparison, over_depths
-from mmbridge.alignment.rendering.markup import legible, short
+from mmbridge.alignment.rendering.markup import legible, short, spelt
 from mmbridge.alignment.rendering.numerals import number, spanned
-from mmbridge.alignment.report import AlignmentReport, Better, Scalar
+from mmbridge.alignment.report import AlignmentReport, Better, Scalar, some
 
 ARROWS: dict[Better, str] = {"higher": "↑", "lower": "↓", "neither": "·"}
 _STEPS = "▁▂▃▄▅▆▇█"
@@ -78,9 +78,9 @@ def _words(report: AlignmentReport) -> list[str]:
     if not report.words:
         return []
     lines = [f"likeliest words of {short(report.bridge, _NAME)}"]
-    for each in (report.words[place] for place in sorted({0, len(report.words) // 2, len(report.words) - 1})):
+    for each in some(report.words):
         for group, said in each.said.items():
-            shown = ", ".join(f"{legible(word.strip() or repr(word))} {share:.2f}" for word, share in said[:5])
+            shown = ", ".join(f"{legible(spelt(word))} {share:.2f}" for word, share in said[:5])
             lines.append(f"  depth {each.depth}, {group}: {shown}")
     return lines
 
